@@ -1,0 +1,1 @@
+"""MJCF models, all authored in this project."""

@@ -1,0 +1,243 @@
+"""`BatchedEnv`: many simulations of one task, stepped natively on a thread pool.
+
+Every slot does, bit for bit, what a single environment with `obs_type="state"` and the same seed
+does: the physics is the same, and the task's own `start`, `evaluate` and `environment_state` work
+on all slots at once.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from mujoco.batch import Batch
+
+from robolearn.contract import Info, check_action, limit_action
+from robolearn.envs.base import DIVERGED, UNSTABLE, ManipulationEnv, State
+
+Observation = dict[str, np.ndarray]
+Infos = dict[str, Any]
+_COUNT = 1  # a warning is (last info, count)
+
+
+class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
+    """N simulations of one task behind gymnasium's vector interface, observed as state.
+
+    `gymnasium.make_vec("robolearn/PickPlace-v0", num_envs=64)` makes one.
+
+    Args:
+        env_id: a simulated task.
+        num_envs: the number of slots, N.
+        obs_type: only "state"; pictures are not drawn in batches.
+        autoreset_mode: SAME_STEP, or DISABLED: then the caller resets with `reset_mask`.
+        max_episode_steps: the time limit in control steps; None takes the registered one.
+        threads: simulate on so many; 0 takes all CPUs.
+        paraphrases: which instruction templates to draw from, as for the single environment.
+
+    Attributes:
+        batch: the simulations, as `mujoco.batch.Batch`.
+        arm: the arm of every slot.
+
+    Raises:
+        ValueError: an option that is unknown or cannot be batched.
+    """
+
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int = 1,
+        *,
+        obs_type: str = "state",
+        autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
+        max_episode_steps: int | None = None,
+        threads: int = 0,
+        paraphrases: str = "train",
+    ) -> None:
+        if obs_type != "state":
+            raise ValueError(
+                f"obs_type is {obs_type!r}, and batches have only 'state'; for pictures use "
+                "gymnasium.make_vec with vectorization_mode='async' or 'sync'"
+            )
+        self._mode = AutoresetMode(autoreset_mode)
+        if self._mode == AutoresetMode.NEXT_STEP:
+            raise ValueError("autoreset_mode is NextStep; choose SameStep or Disabled")
+        single = gymnasium.make(env_id, obs_type="state", paraphrases=paraphrases)
+        self._task = cast(ManipulationEnv, single.unwrapped)
+        self.spec, self.arm, self.num_envs = gymnasium.spec(env_id), self._task.arm, num_envs
+        self.metadata = {**self._task.metadata, "render_modes": [], "autoreset_mode": self._mode}
+        self.max_episode_steps = max_episode_steps or self.spec.max_episode_steps or np.inf
+        self.single_observation_space = single.observation_space
+        self.single_action_space = single.action_space
+        self.observation_space = batch_space(single.observation_space, num_envs)
+        self.action_space = batch_space(single.action_space, num_envs)
+        self.batch = Batch(self._task.model, num_envs, threads)
+        self._state = State(*map(self.batch.bind, State._fields))
+        self._force, self._ctrl = self.batch.bind("actuator_force"), self.batch.bind("ctrl")
+        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._seeds = np.zeros(num_envs, int)
+        self._goals = np.tile(self._task.goal, (num_envs, 1))
+        self._instructions = np.full(num_envs, "", object)
+        self._elapsed, self._held = np.zeros((2, num_envs), int)
+        self._over = np.ones(num_envs, bool)  # waits for a reset
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Observation, Infos]:
+        """Starts new episodes.
+
+        Args:
+            seed: one for each slot; a number stands for itself and its N - 1 successors; None draws
+                each slot's next seed from its generator.
+            options: "reset_mask", bool (N,), limits the reset to some slots; "instruction" asks for
+                a certain goal.
+
+        Raises:
+            ValueError: a bad mask, too few seeds or an unknown instruction; nothing has changed.
+        """
+        options = dict(options or {})
+        mask = _checked_mask(options.pop("reset_mask", None), self.num_envs)
+        if seed is None:
+            seed = [None] * self.num_envs
+        elif isinstance(seed, int | np.integer):
+            seed = range(int(seed), int(seed) + self.num_envs)
+        if len(seed) != self.num_envs:
+            raise ValueError(f"reset got {len(seed)} seeds for {self.num_envs} slots")
+        info = self._begin(mask, seed, options.get("instruction"))
+        return self._observe(), _masked(info, mask)
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[Observation, np.ndarray, np.ndarray, np.ndarray, Infos]:
+        """Holds the joint targets (N, J) of all slots for one control period.
+
+        Raises:
+            ActionError: wrong shape, NaN or infinity in any slot; nothing has moved.
+            ResetNeeded: an episode is over, or none was begun, and autoreset is off.
+        """
+        if np.count_nonzero(self._over):
+            slots = ", ".join(map(str, np.flatnonzero(self._over)[:10]))
+            raise gymnasium.error.ResetNeeded(f"reset these slots before the next step: {slots}")
+        requested = check_action(self.arm, actions, (self.num_envs,))
+        sent = limit_action(self.arm, requested)
+        self._ctrl[:, self._task.joints.ctrl] = self._task.joints.to_ctrl(sent)
+        self.batch.step(nstep=self._task.substeps)
+        self._elapsed += 1
+        unstable = self.batch.warning[:, DIVERGED, _COUNT].any(1)
+        holds, progress = self._task.evaluate(self._state, self._goals)
+        self._held = np.where(holds & ~unstable, self._held + 1, 0)
+        success = self._held >= self._task.hold_steps
+        truncated = unstable | (self._elapsed >= self.max_episode_steps)
+        progress = np.where(unstable, 0.0, progress)
+        observation = self._observe()
+        info = self._info(requested, sent, progress, success=success, unstable=unstable)
+        self._over = success | truncated
+        if self._mode == AutoresetMode.SAME_STEP and np.count_nonzero(self._over):
+            observation, info = self._begin_again(observation, info)
+        else:
+            info = _masked(info, np.ones(self.num_envs, bool))
+        return observation, success.astype(float), success.copy(), truncated, info
+
+    def _begin(
+        self, mask: np.ndarray, seeds: Sequence[int | None], instruction: str | None
+    ) -> Infos:
+        """Begins episodes in the slots of the mask; the info's other rows mean nothing."""
+        slots = np.flatnonzero(mask)
+        chosen = [self._choose_seed(slot, seeds[slot]) for slot in slots]
+        starts = [self._task.draw(seed, instruction) for seed in chosen]
+        self.batch.reset(slots, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
+        for slot, seed, start in zip(slots, chosen, starts, strict=True):
+            self._state.qpos[slot] = start.qpos
+            self._state.mocap_pos[slot] = start.mocap_pos
+            self._ctrl[slot, self._task.joints.ctrl] = start.qpos[self._task.joints.qpos]
+            self._goals[slot], self._instructions[slot] = start.goal, start.instruction
+            self._seeds[slot] = seed
+        self.batch.forward(slots)
+        self._elapsed[mask] = self._held[mask] = 0
+        self._over[mask] = False
+        progress = self._task.evaluate(self._state, self._goals)[1]
+        action = self._task.joints.position(self._state.qpos)
+        no = np.zeros(self.num_envs, bool)
+        return self._info(action, action, progress, success=no, unstable=no)
+
+    def _choose_seed(self, slot: int, seed: int | None) -> int:
+        """As a single environment does: without a seed, the next one of the slot's generator."""
+        if seed is not None:
+            self._generators[slot], _ = seeding.np_random(int(seed))
+            return int(seed)
+        generator = self._generators[slot] or seeding.np_random()[0]
+        self._generators[slot] = generator
+        return int(generator.integers(2**31))
+
+    def _begin_again(self, last: Observation, info: Infos) -> tuple[Observation, Infos]:
+        """Resets the slots whose episode is over; what they ended with goes into the info."""
+        over = self._over.copy()
+        final = np.full(self.num_envs, None, object)
+        for slot in np.flatnonzero(over):
+            final[slot] = {key: value[slot] for key, value in last.items()}
+        fresh = self._begin(over, [None] * self.num_envs, None)
+        merged = {
+            key: np.where(over.reshape(-1, *[1] * (value.ndim - 1)), fresh[key], value)
+            for key, value in info.items()
+        }
+        infos = _masked(merged, np.ones(self.num_envs, bool))
+        ended = {"final_obs": final, "final_info": _masked(info, over)}
+        return self._observe(), infos | _masked(ended, over)
+
+    def _observe(self) -> Observation:
+        state = self._state
+        observation = self._task.joints.observe(state.qpos, state.qvel, self._force)
+        observation["environment_state"] = self._task.environment_state(state, self._goals)
+        return observation
+
+    def _info(
+        self,
+        requested: np.ndarray,
+        sent: np.ndarray,
+        progress: np.ndarray,
+        *,
+        success: np.ndarray,
+        unstable: np.ndarray,
+    ) -> Infos:
+        return {
+            Info.TASK: self._instructions.copy(),
+            Info.SEED: self._seeds.copy(),
+            Info.IS_SUCCESS: success,
+            Info.SUCCESS: success,
+            Info.PROGRESS: progress,
+            Info.ACTION_REQUESTED: requested,
+            Info.ACTION_SENT: sent,
+            Info.LIMITED: (requested != sent).any(1),
+            Info.IS_INTERVENTION: np.zeros(self.num_envs, bool),
+            Info.TELEOP_ACTION: sent,
+            Info.FAULT: np.where(unstable, UNSTABLE, "").astype(object),
+        }
+
+
+def __getattr__(task: str) -> Callable[..., BatchedEnv]:
+    """Makes `robolearn.envs.batch:PickPlace` the entry point of the batched PickPlace."""
+    env_id = f"robolearn/{task}-v0"
+    if env_id not in gymnasium.registry:
+        raise AttributeError(f"module {__name__!r} has no attribute {task!r}")
+    return partial(BatchedEnv, env_id)
+
+
+def _masked(infos: Infos, mask: np.ndarray) -> Infos:
+    """Adds gymnasium's `_key` masks, which tell the slots that a key is about."""
+    return infos | {f"_{key}": mask for key in infos}
+
+
+def _checked_mask(mask: np.ndarray | None, count: int) -> np.ndarray:
+    if mask is None:
+        return np.ones(count, bool)
+    mask = np.asarray(mask)
+    if mask.dtype != bool or mask.shape != (count,) or not mask.any():
+        raise ValueError(f"reset_mask must be bool ({count},) and hold at least one True: {mask}")
+    return mask

@@ -1,0 +1,1 @@
+"""The real arm: bus, safety, driver, twin, cameras and teleoperation."""

@@ -1,0 +1,185 @@
+"""The policy protocol: `encode`, `sample`, `loss`, `save`, `load`. Every method here fulfils it.
+
+Data layout. B batch, n candidates, H chunk steps, J joints, D features:
+    observation  {"agent_pos": float32 (B, J), "pixels": {camera: uint8 (B, h, w, 3)}, ...}
+    batch        an observation, "action" (B, H, J), "mask" (B, H), "instruction" list of B strings
+    chunk        absolute joint targets (B, n, H, J), in the units of the environment
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from robolearn import checkpoint
+from robolearn.contract import ArmSpec
+
+if TYPE_CHECKING:
+    from robolearn.dataset import EpisodeDataset
+
+Batch = dict[str, Any]
+Info = dict[str, float]
+
+
+@dataclass
+class Context:
+    """An encoded observation, computed once per decision and shared by all candidates.
+
+    Attributes:
+        tokens: (B, T, D) vision, language and state tokens.
+        agent_pos: (B, J) the joint positions that relative chunks start from.
+    """
+
+    tokens: Tensor
+    agent_pos: Tensor
+
+
+@dataclass
+class Chunks:
+    """Candidate action chunks.
+
+    Attributes:
+        actions: (B, n, H, J) absolute joint targets.
+        features: (B, n, F) what the policy felt while it made them; critics and verifiers read it.
+    """
+
+    actions: Tensor
+    features: Tensor
+
+
+class Policy(nn.Module, ABC):
+    """A policy that predicts action chunks from observations and an instruction."""
+
+    kind: ClassVar[str]  # names the method in checkpoints and on the command line
+    horizon: int  # H, steps in a chunk
+
+    @abstractmethod
+    def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
+        """Encodes B observations and their instructions."""
+
+    @abstractmethod
+    def sample(self, context: Context, n: int, noise: Sequence[np.random.Generator]) -> Chunks:
+        """Draws n chunks for each of B contexts, with one noise generator for each context."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
+        """The training loss (scalar) and figures to log, all randomness from `rng`."""
+
+    @abstractmethod
+    def description(self) -> dict[str, Any]:
+        """JSON values that rebuild the policy: its config and what it needs to know of the data."""
+
+    @classmethod
+    @abstractmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """The inverse of `description`; the weights are loaded afterwards."""
+
+    @classmethod
+    @abstractmethod
+    def for_dataset(
+        cls,
+        config: Any,  # noqa: ANN401 (the method's own)
+        dataset: "EpisodeDataset",
+        cameras: Mapping[str, tuple[int, int]],
+    ) -> Self:
+        """A fresh policy whose vocabulary and normalisers are those of a dataset."""
+
+    @abstractmethod
+    def check_fits(self, arm: ArmSpec, observations: spaces.Dict) -> None:
+        """Refuses an environment that the policy was not trained for.
+
+        Raises:
+            CheckpointError: another arm's joints, a camera missing or of another size.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def save(self, folder: Path) -> None:
+        """Writes the checkpoint `folder` (config.json, model.safetensors) atomically."""
+        checkpoint.save_model(folder, self.kind, self.description(), self.state_dict())
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        """Reads a checkpoint that `save` wrote.
+
+        Raises:
+            CheckpointError: missing or damaged files, another kind of policy, missing statistics.
+        """
+        description, weights = checkpoint.load_model(folder, cls.kind)
+        try:
+            policy = cls.from_description(description)
+        except (KeyError, TypeError, ValueError) as error:
+            raise checkpoint.CheckpointError(
+                f"{folder}/config.json does not describe a {cls.kind} policy of this version "
+                f"({error!r}); load it with the robolearn version that wrote it"
+            ) from error
+        checkpoint.assign_weights(policy, weights, folder)
+        return policy.to(usable_device(device)).eval()
+
+
+def usable_device(name: str) -> torch.device:
+    """The device called "cpu" or "cuda".
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"no device {name!r} here ({reason}); choose cpu") from error
+
+
+def as_tensors(observation: Mapping[str, Any], device: torch.device | str) -> Batch:
+    """Numpy arrays become tensors on the device; nested dicts stay nested, other values stay."""
+    moved: Batch = {}
+    for key, value in observation.items():
+        if isinstance(value, Mapping):
+            moved[key] = as_tensors(value, device)
+        elif isinstance(value, np.ndarray):
+            moved[key] = torch.from_numpy(np.ascontiguousarray(value)).to(device)
+        else:
+            moved[key] = value
+    return moved
+
+
+class Normaliser(nn.Module):
+    """Shifts and scales a quantity to zero mean and unit variance; its numbers are weights.
+
+    Until the statistics are given they are NaN, and a checkpoint with a NaN is refused: a policy
+    never runs with a quantity that was silently left as it is.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.full(shape, torch.nan))
+        self.register_buffer("std", torch.full(shape, torch.nan))
+
+    def fit(self, values: np.ndarray) -> None:
+        """Takes the statistics of (N, *shape) values without the NaNs among them.
+
+        A value that never moves is only shifted.
+        """
+        std = np.nanstd(values, 0)
+        self.mean.copy_(torch.from_numpy(np.nanmean(values, 0)))
+        self.std.copy_(torch.from_numpy(np.where(std < 1e-4, 1.0, std)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises (..., *shape)."""
+        return (x - self.mean) / self.std
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Back to physical units."""
+        return x * self.std + self.mean

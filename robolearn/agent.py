@@ -1,0 +1,133 @@
+"""Agents: a policy's chunks become actions, one control step at a time.
+
+Choosing among candidate chunks is written once, here: sample `candidates`, let the scorer rate
+them, execute the first `replan_every` actions of the best, then look again (receding horizon).
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from gymnasium.vector import SyncVectorEnv, VectorEnv
+
+from robolearn.policies.base import Chunks, Context, Policy, as_tensors
+from robolearn.rollout import Observation
+from robolearn.seeding import stream
+
+
+class Scorer(Protocol):
+    """Rates candidate chunks; higher is better."""
+
+    def score(self, context: Context, chunks: Chunks) -> torch.Tensor:
+        """Scores (B, n) for chunks (B, n, H, J)."""
+
+
+class PolicyAgent:
+    """Acts with a policy.
+
+    Every slot is decided by itself, with noise that derives from its episode's seed, so the same
+    seed gives the same episode whatever else runs beside it: batching several slots would change
+    the last bits of the matrix products, and contacts magnify them.
+
+    Args:
+        policy: the policy, in eval mode.
+        replan_every: how many actions of a chunk are executed before looking again.
+        candidates: how many chunks are sampled.
+        scorer: chooses among them; needed from two candidates on.
+
+    Raises:
+        ValueError: a horizon outside the chunk, or candidates without a scorer.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        replan_every: int = 4,
+        candidates: int = 1,
+        scorer: Scorer | None = None,
+    ) -> None:
+        if not 1 <= replan_every <= policy.horizon:
+            raise ValueError(
+                f"replan_every is {replan_every}; a chunk of this policy has {policy.horizon} steps"
+            )
+        if candidates < 1 or (candidates > 1 and scorer is None):
+            raise ValueError(
+                f"candidates is {candidates}; take 1, or more with a scorer to choose among them"
+            )
+        self.policy, self.replan_every = policy, replan_every
+        self.candidates, self.scorer = candidates, scorer
+        self._slots: dict[int, _Slot] = {}
+
+    def reset(self, slot: int, seed: int, instruction: str) -> None:
+        """Begins an episode: forgets the queue, reseeds the noise."""
+        self._slots[slot] = _Slot(instruction, stream(seed, "policy"))
+
+    def latency(self, slot: int) -> list[float]:
+        """Seconds of every decision in this slot's episode."""
+        return self._slots[slot].seconds
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """Actions (N, J); slots that had no episode yet repeat their measured position."""
+        action = np.array(observation["agent_pos"], dtype=np.float32)
+        for index, slot in self._slots.items():
+            if not slot.queue:
+                self._decide(slot, _row(observation, index))
+            action[index] = slot.queue.popleft()
+        return action
+
+    @torch.inference_mode()
+    def _decide(self, slot: "_Slot", observation: Observation) -> None:
+        begin = time.perf_counter()
+        tensors = as_tensors(observation, self.policy.device)
+        context = self.policy.encode(tensors, [slot.instruction])
+        chunks = self.policy.sample(context, self.candidates, [slot.noise])
+        best = 0 if self.scorer is None else int(self.scorer.score(context, chunks)[0].argmax())
+        slot.queue.extend(chunks.actions[0, best, : self.replan_every].cpu().numpy())
+        slot.seconds.append(time.perf_counter() - begin)
+
+
+class _Slot:
+    """One running episode of an agent."""
+
+    def __init__(self, instruction: str, noise: np.random.Generator) -> None:
+        self.instruction, self.noise = instruction, noise
+        self.queue: deque[np.ndarray] = deque()
+        self.seconds: list[float] = []
+
+
+class ExpertAgent:
+    """Acts with the tasks' scripted experts, which may look at the simulator."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        assert isinstance(env, SyncVectorEnv)  # the simulators must be in this process
+        self._envs: list[Any] = [e.unwrapped for e in env.envs]
+        self._scripts: dict[int, Iterator[np.ndarray]] = {}
+
+    def reset(self, slot: int, seed: int, instruction: str) -> None:
+        """Starts the script for the episode that was just reset."""
+        del instruction  # the expert knows the goal
+        self._scripts[slot] = self._envs[slot].expert(stream(seed, "expert"))
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """The scripts' next actions (N, J)."""
+        action = np.array(observation["agent_pos"], dtype=np.float32)
+        for slot, script in self._scripts.items():
+            action[slot] = next(script)
+        return action
+
+    def latency(self, slot: int) -> list[float]:
+        """A script decides in no time."""
+        del slot
+        return []
+
+
+def _row(observation: Observation, index: int) -> dict[str, Any]:
+    """One slot's observation, the batch dimension kept (1, ...)."""
+    return {
+        k: _row(v, index) if isinstance(v, dict) else v[index : index + 1]
+        for k, v in observation.items()
+    }

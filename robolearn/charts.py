@@ -1,0 +1,107 @@
+"""The report's charts: matplotlib figures as inline SVG in the colours of the page."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+
+# Stand-ins that matplotlib draws with; `_svg` turns them into the page's CSS variables, so that a
+# chart follows the light or dark theme.
+THEME: Final = {
+    "ink": "#010101",
+    "rule": "#020202",
+    "good": "#030303",
+    "bad": "#040404",
+    "series-0": "#050505",
+    "series-1": "#060606",
+    "series-2": "#070707",
+    "series-3": "#080808",
+}
+# The colours of lines, in their order; further lines are not drawn.
+SERIES: Final = tuple(name for name in THEME if name.startswith("series"))
+
+
+def length_chart(solved: Sequence[int], failed: Sequence[int]) -> Markup:
+    """A histogram of episode lengths in steps, successes below failures."""
+    axes = _axes("episode length, steps", "episodes")
+    edges = np.histogram_bin_edges([*solved, *failed], bins=24).tolist()
+    colours = [THEME["good"], THEME["bad"]]
+    axes.hist([list(solved), list(failed)], edges, stacked=True, color=colours, rwidth=0.88)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    return _svg(axes)
+
+
+def solved_chart(evaluations: Sequence[tuple[Sequence[int], int]], end: int) -> Markup:
+    """The share of episodes that have succeeded within a number of steps.
+
+    Args:
+        evaluations: per line the lengths of the successful episodes and the number of all.
+        end: the length of the longest episode, steps.
+    """
+    axes = _axes("steps", "solved by then")
+    for series, (lengths, n) in zip(SERIES, evaluations, strict=False):
+        share = np.arange(len(lengths) + 1) / n
+        steps, shares = [0, *sorted(lengths), end], [*share, share[-1]]
+        axes.step(steps, shares, where="post", color=THEME[series], linewidth=1.6)
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    return _svg(axes)
+
+
+def loss_chart(curves: Mapping[str, np.ndarray], unit: str) -> Markup:
+    """Losses over training: the median of each stretch of the run with its 10-90 % band.
+
+    Args:
+        curves: per line its points, float (P, 2): position in training and loss.
+        unit: what the positions count.
+    """
+    axes = _axes(unit, "loss")
+    for series, points in zip(SERIES, curves.values(), strict=False):
+        stretches = np.array_split(points, min(len(points), 150))
+        x = [stretch[:, 0].mean() for stretch in stretches]
+        low, middle, high = np.transpose([np.percentile(s[:, 1], (10, 50, 90)) for s in stretches])
+        axes.fill_between(x, low, high, color=THEME[series], alpha=0.2, linewidth=0)
+        axes.plot(x, middle, color=THEME[series], linewidth=1.6)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if all((points[:, 1] > 0).all() for points in curves.values()):
+        axes.set_yscale("log")
+    return _svg(axes)
+
+
+def _axes(xlabel: str, ylabel: str) -> Axes:
+    # A Figure of its own: pyplot would keep it alive and touch the reader's settings.
+    axes = Figure(figsize=(5.6, 2.7), layout="constrained").add_subplot()
+    axes.set_xlabel(xlabel, color=THEME["ink"], fontsize=9)
+    axes.set_ylabel(ylabel, color=THEME["ink"], fontsize=9)
+    axes.tick_params(which="both", color=THEME["rule"], labelcolor=THEME["ink"], labelsize=8)
+    axes.grid(axis="y", color=THEME["rule"], linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(THEME["rule"])
+    return axes
+
+
+def _svg(axes: Axes) -> Markup:
+    """The figure without any outside reference, its text as text in the page's font."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # `_axes` made it
+    buffer = io.StringIO()
+    # A salt of its own gives each chart of the page its own ids, and the same ones on every run.
+    salt = f"{axes.get_xlabel()}, {axes.get_ylabel()}"
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        figure.savefig(buffer, format="svg", transparent=True)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # every figure would bring its own axes_1
+    for name, stand_in in THEME.items():
+        svg = svg.replace(stand_in, f"var(--{name})")
+    return Markup(svg)

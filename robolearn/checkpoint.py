@@ -1,0 +1,232 @@
+"""Checkpoints: a folder with `config.json` and `model.safetensors`, written atomically.
+
+Nothing is pickled, so a checkpoint from a stranger cannot run code. One loader serves every kind
+of policy; the kind stands in `config.json`. The weights' file carries a SHA-256 of the weights and
+of the config, so that damage is noticed whichever byte it hits.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from robolearn.files import sync
+
+if TYPE_CHECKING:
+    from robolearn.policies.base import Policy
+
+FORMAT = 1  # raised when the layout changes; older formats keep an upgrader here
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says why and what to do."""
+
+
+def save_model(
+    folder: Path, kind: str, description: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> None:
+    """Writes a model checkpoint; a crash leaves either the old folder or the new one."""
+    config = {"format": FORMAT, "kind": kind, **description}
+    text = json.dumps(config, indent=2) + "\n"
+    with AtomicFolder(folder) as temporary:
+        save_tensors(temporary / "model.safetensors", weights, text)
+        (temporary / "config.json").write_text(text)
+
+
+def load_model(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Reads a model checkpoint.
+
+    Args:
+        folder: the checkpoint, or a run folder (its newest checkpoint is taken).
+        kind: the kind of policy that is expected; None takes any.
+
+    Raises:
+        CheckpointError: missing or damaged files, another kind or format.
+    """
+    folder = resolve(folder)
+    config, text = _read_config(folder)
+    if config.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{folder} has checkpoint format {config.get('format')}, this version reads {FORMAT}; "
+            "load it with the robolearn version that wrote it"
+        )
+    if kind is not None and config.get("kind") != kind:
+        raise CheckpointError(f"{folder} holds a {config.get('kind')} policy, not a {kind} policy")
+    return config, load_tensors(folder / "model.safetensors", text)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], seal: str = "") -> None:
+    """Writes named tensors, which may share memory, and a digest of them and of the seal.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    ours = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    path.write_bytes(save(ours, {"sha256": _digest(ours, seal)}))
+
+
+def load_tensors(path: Path, seal: str = "") -> dict[str, Tensor]:
+    """Reads what `save_tensors` wrote.
+
+    Raises:
+        CheckpointError: missing or damaged, or written with another seal.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            stated = (file.metadata() or {}).get("sha256")
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, str(error)) from error
+    if _digest(tensors, seal) != stated:
+        raise _damaged(path, "it does not hold what was written")
+    return tensors
+
+
+def _digest(tensors: Mapping[str, Tensor], seal: str) -> str:
+    digest = hashlib.sha256(seal.encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is missing or damaged ({why}); take an earlier checkpoint of the run"
+    )
+
+
+def resolve(folder: Path) -> Path:
+    """The checkpoint that a path means: itself, or the newest one of a run folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = Path(folder)
+    _recover(folder)
+    if (folder / "model.safetensors").exists():
+        return folder
+    if (folder / "model").is_dir():  # one of the run's checkpoints, with its training state
+        return folder / "model"
+    found = checkpoints(folder)
+    if not found:
+        raise CheckpointError(
+            f"{folder} is neither a checkpoint nor a run with checkpoints; "
+            "a run is made by: robolearn train --out FOLDER"
+        )
+    return found[-1] / "model"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    found = (run / "checkpoints").glob("*")
+    complete = [p for p in found if p.name.isdigit() and (p / "model").is_dir()]
+    return sorted(complete, key=lambda p: int(p.name))
+
+
+def assign_weights(
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    folder: Path,
+    described_by: str = "its own config.json",
+) -> None:
+    """Loads weights strictly.
+
+    Args:
+        model: takes the weights.
+        weights: all of its parameters and buffers.
+        folder: where they were read, for the error.
+        described_by: what the model was made from, for the error.
+
+    Raises:
+        CheckpointError: names or shapes differ, or a statistic is missing (NaN).
+    """
+    try:
+        model.load_state_dict(dict(weights), strict=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise CheckpointError(f"{folder} does not fit {described_by}: {first}") from error
+    missing = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} lacks finite values for {', '.join(missing[:3])}; "
+            "the normaliser was never fitted or training diverged: train again"
+        )
+
+
+def load_policy(folder: Path, device: str = "cpu") -> "Policy":
+    """Loads whatever kind of policy the checkpoint holds, in eval mode.
+
+    Raises:
+        CheckpointError: see `load_model`; also a kind that this version does not know.
+    """
+    from robolearn.policies import POLICIES  # which import this module
+
+    folder = resolve(folder)
+    kind = _read_config(folder)[0].get("kind")
+    if kind not in POLICIES:
+        raise CheckpointError(f"{folder} holds a {kind!r} policy; known: {', '.join(POLICIES)}")
+    return POLICIES[kind]().load(folder, device)
+
+
+def _read_config(folder: Path) -> tuple[dict[str, Any], str]:
+    """The config, and the very text of it."""
+    path = folder / "config.json"
+    try:
+        text = path.read_text()
+        config = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(config, dict):
+        raise _damaged(path, "not an object")
+    return config, text
+
+
+class AtomicFolder:
+    """A folder that appears under its name only when it is complete and on disk.
+
+    A folder cannot be replaced in one step, so an old one steps aside first; whoever next writes
+    or reads the name after a crash in between puts it back.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.temporary = folder, folder.with_name(folder.name + ".partial")
+
+    def __enter__(self) -> Path:
+        """The temporary folder to write to."""
+        _recover(self.folder)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir(parents=True)
+        return self.temporary
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        """Renames it, or removes it after an error."""
+        if kind is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            return
+        for path in [*self.temporary.rglob("*"), self.temporary]:
+            sync(path)
+        aside = _aside(self.folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(aside)
+        self.temporary.rename(self.folder)
+        sync(self.folder.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
+
+
+def _recover(folder: Path) -> None:
+    """Undoes a replacement that a crash cut in two."""
+    if _aside(folder).is_dir() and not folder.exists():
+        _aside(folder).rename(folder)

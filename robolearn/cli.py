@@ -1,0 +1,76 @@
+"""The command line: `robolearn COMMAND --help` shows a command's options.
+
+A command is a module with `main(config) -> exit code` and a frozen dataclass, its config. Modules
+are imported when their command runs, and the configs of heavy ones stand in `robolearn.options`, so
+that `--help` answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final
+
+# command -> (module, module:class of its config or "" for none, one line of help)
+COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
+    "demo": ("demo", "options:DemoConfig", "record, train, evaluate and report, in one go"),
+    "record": ("record", "options:RecordConfig", "record demonstrations of a scripted expert"),
+    "train": ("train", "options:TrainConfig", "train a policy on a dataset"),
+    "eval": ("evaluate", "options:EvalConfig", "evaluate a policy on unseen seeds"),
+    "report": (
+        "report_command",
+        "options:ReportConfig",
+        "make an HTML page of an evaluation",
+    ),
+    "bench": ("bench", "bench:BenchConfig", "measure speed against MuJoCo and LeRobot"),
+    "doctor": ("doctor", "", "check this machine and say what to do"),
+    "envs": ("list_envs", "", "list the environments"),
+}
+
+
+def usage() -> str:
+    """What `robolearn --help` prints."""
+    lines = [f"  {name:8} {text}" for name, (_, _, text) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: robolearn COMMAND [options]", "", *lines, "", "robolearn COMMAND --help: options"]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code: 0 good, 1 a clear error, 2 a wrong call."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(arguments[0], COMMANDS, n=1, cutoff=0.0)[0]
+        print(f"robolearn: no command {arguments[0]!r}; did you mean {near!r}?", file=sys.stderr)
+        return 2
+    return _run(arguments[0], arguments[1:])
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    module_name, config_name, text = COMMANDS[command]
+    try:
+        import tyro
+
+        if not config_name:
+            main = _load(f"{module_name}:main")
+            return tyro.cli(main, args=arguments, prog=f"robolearn {command}")
+        config = tyro.cli(
+            _load(config_name), args=arguments, prog=f"robolearn {command}", description=text
+        )
+        return _load(f"{module_name}:main")(config)
+    # Bad input is a ValueError or an OSError with a sentence; anything else is a bug and shows.
+    except (ValueError, OSError) as error:
+        print(f"robolearn {command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"robolearn {command}: interrupted; what is on disk stays", file=sys.stderr)
+        return 130
+
+
+def _load(name: str) -> Any:  # noqa: ANN401 (a config class or a function)
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(f"robolearn.{module}"), attribute)

@@ -1,0 +1,75 @@
+"""Frozen dataclasses are the configuration: of the command line, of a run, of a result."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+from robolearn.files import write_atomic
+
+NAME = "config.json"
+
+
+class ConfigError(ValueError):
+    """A saved configuration that cannot be read."""
+
+
+def to_json(config: object) -> Any:  # noqa: ANN401 (a JSON value)
+    """A config as JSON values; paths become strings."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, Path):
+        return str(config)
+    if isinstance(config, (list, tuple)):
+        return [to_json(value) for value in config]
+    return config
+
+
+def config_hash(config: object) -> str:
+    """Twelve hex digits that differ whenever a setting differs."""
+    text = json.dumps(to_json(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def save_config(config: object, folder: Path, name: str = NAME) -> None:
+    """Writes `config.json`, or another name, into a folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    try:
+        write_atomic(folder / name, (json.dumps(to_json(config), indent=2) + "\n").encode())
+    except OSError as error:
+        raise OSError(f"cannot write to {folder} ({error}); choose another folder") from error
+
+
+def load_config[T](kind: type[T], folder: Path, name: str = NAME, **changes: object) -> T:
+    """Reads what `save_config` wrote, with changes.
+
+    Raises:
+        ConfigError: missing, damaged, or with keys that this version does not know.
+    """
+    try:
+        values = json.loads((folder / name).read_text())
+        return _build(kind, {**values, **changes})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{folder / name} is missing or unusable: {error}") from error
+
+
+def _build[T](kind: type[T], values: dict[str, Any]) -> T:
+    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"unknown key {', '.join(unknown)}; known are {', '.join(known)}")
+    return kind(**{k: _value(known[k].type, v) for k, v in values.items()})
+
+
+def _value(kind: Any, value: Any) -> Any:  # noqa: ANN401
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return _build(kind, value)
+    if isinstance(value, list):
+        return tuple(_value((get_args(kind) or (None,))[0], item) for item in value)
+    if isinstance(value, str) and Path in (kind, *get_args(kind)):  # Path, or Path | None
+        return Path(value)
+    return value

@@ -1,0 +1,268 @@
+"""`robolearn eval`: success on seeds that training never saw, with an interval, and the videos.
+
+An exception in an episode ends the evaluation with that exception: a crash is an error, not a
+failure. The result is the same for any number of workers, since an episode depends on its seed.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, Final, cast
+
+import gymnasium
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from robolearn import checkpoint
+from robolearn.agent import PolicyAgent
+from robolearn.config import config_hash, save_config
+from robolearn.contract import Info
+from robolearn.envs.base import PARAPHRASES
+from robolearn.envs.render import gl_renderer
+from robolearn.episodes import Episode
+from robolearn.files import write_atomic
+from robolearn.film import annotate, write_video
+from robolearn.options import EvalConfig
+from robolearn.registry import make_env
+from robolearn.report import FORMAT, EpisodeResult, Result
+from robolearn.results import command, versions
+from robolearn.rollout import Actor, arm_of, rollout
+from robolearn.stats import wilson
+from robolearn.workers import Job, make_vector, one_thread, run_seeds
+
+VIDEO_EVERY: Final = 2  # frames of an episode that are filmed, at as much less frames a second
+
+
+def open_agent(
+    folder: Path, replan_every: int, device: str, env: gymnasium.vector.VectorEnv
+) -> Actor:
+    """Loads the checkpoint and checks that it fits the environment.
+
+    Raises:
+        CheckpointError: damaged, or trained for another arm or other cameras.
+    """
+    policy = checkpoint.load_policy(folder, device)
+    observations = env.single_observation_space
+    assert isinstance(observations, gymnasium.spaces.Dict)  # the contract
+    policy.check_fits(arm_of(env), observations)
+    return PolicyAgent(policy, replan_every=replan_every)
+
+
+class Misled:
+    """An actor that is told another instruction than the task's: a policy that listens then fails.
+
+    Args:
+        actor: the actor.
+        instructions: seed -> what it is told.
+    """
+
+    def __init__(self, actor: Actor, instructions: dict[int, str]) -> None:
+        self._actor, self._instructions = actor, instructions
+        self.act, self.latency = actor.act, actor.latency
+
+    def reset(self, slot: int, seed: int, instruction: str) -> None:
+        """Passes the other instruction on."""
+        self._actor.reset(slot, seed, self._instructions.get(seed, instruction))
+
+
+def evaluate(config: EvalConfig) -> Result:
+    """Runs the evaluation, writes `result.json` and the videos, and returns the result.
+
+    Raises:
+        ValueError: unknown environment or option; a checkpoint that does not fit.
+    """
+    begin = time.perf_counter()
+    _check(config)
+    out = config.out or default_folder(config)
+    # A run that goes on adds checkpoints; all workers and the result mean the one of this moment.
+    config = replace(config, policy=checkpoint.resolve(config.policy), out=out)
+    _check_writable(out)
+    seeds = range(config.seed, config.seed + config.episodes)
+    told = shuffled_instructions(config, seeds) if config.shuffle_instructions else {}
+    job = _job(config, told)
+    episodes = run_seeds(job, seeds, config.workers)
+    progress = track(episodes, "evaluating", len(seeds), console=Console(stderr=True))
+    rows = [
+        {**row, "agent_instruction": told.get(row["seed"], row["instruction"])} for row in progress
+    ]
+    result = summarise(config, rows, time.perf_counter() - begin)
+    save_config(config, out, "eval.json")  # config.json is a run's or a checkpoint's
+    _save(result, out)
+    _film(config, job, result["episodes"], out)
+    _save(result, out)
+    return result
+
+
+def _check(config: EvalConfig) -> None:
+    least = 2 if config.shuffle_instructions else 1  # one episode has none to swap with
+    if config.episodes < least or config.seed < 0:
+        raise ValueError(
+            f"cannot evaluate {config.episodes} episodes from seed {config.seed}; take {least} or "
+            "more, from seed 0 or later"
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    """A folder that cannot be written shows before the work is done, not after.
+
+    Raises:
+        OSError: it cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=folder).close()
+
+
+def _save(result: Result, out: Path) -> None:
+    write_atomic(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+
+
+def default_folder(config: EvalConfig) -> Path:
+    """`<run>/eval`, or `<run>/eval-shuffled` for the control."""
+    name = "eval-shuffled" if config.shuffle_instructions else "eval"
+    folder = checkpoint.resolve(config.policy)
+    return (folder.parents[2] if folder.parent.parent.name == "checkpoints" else folder) / name
+
+
+def _job(config: EvalConfig, told: dict[int, str]) -> Job:
+    open_actor: Callable = partial(open_agent, config.policy, config.replan_every, config.device)
+    if told:
+        open_actor = partial(_open_misled, open_actor, told)
+    return Job(config.env, open_actor, _env_options(config), reduce=row_of)
+
+
+def _open_misled(
+    open_actor: Callable, told: dict[int, str], env: gymnasium.vector.VectorEnv
+) -> Actor:
+    return Misled(open_actor(env), told)
+
+
+def _env_options(config: EvalConfig) -> dict[str, Any]:
+    """The pictures that the policy was trained on."""
+    description, _ = checkpoint.load_model(config.policy)
+    cameras = description["cameras"]
+    size = tuple(next(iter(cameras.values())))
+    if config.paraphrases not in PARAPHRASES:
+        raise ValueError(f"paraphrases is {config.paraphrases!r}; choose one of {PARAPHRASES}")
+    return {"cameras": tuple(cameras), "image_size": size, "paraphrases": config.paraphrases}
+
+
+def shuffled_instructions(config: EvalConfig, seeds: Iterable[int]) -> dict[int, str]:
+    """Every episode gets the instruction of another one, and each is used once."""
+    options = {"obs_type": "state", "paraphrases": config.paraphrases}
+    with closing(make_env(config.env, **options)) as env:
+        texts = {seed: env.reset(seed=seed)[1][Info.TASK] for seed in seeds}
+    order = np.random.default_rng(config.seed).permutation(list(texts)).tolist()
+    return {seed: texts[other] for seed, other in zip(order, [*order[1:], order[0]], strict=True)}
+
+
+def row_of(episode: Episode) -> dict[str, Any]:
+    """What a result keeps of an episode."""
+    latency = 1000.0 * np.asarray(episode.latency)
+    return {
+        "seed": episode.seed,
+        "instruction": episode.instruction,
+        "success": bool(episode.success.any()),
+        "length": len(episode.action),
+        "progress": float(episode.progress.max()),
+        "fault": episode.fault,
+        "latency_p50_ms": float(np.median(latency)) if latency.size else 0.0,
+        "latencies_ms": [round(float(x), 2) for x in latency],
+        "video": None,
+    }
+
+
+def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) -> Result:
+    """The result: counts, Wilson interval, latency, versions."""
+    successes = sum(row["success"] for row in rows)
+    low, high = wilson(successes, len(rows))
+    latency = [x for row in rows for x in row["latencies_ms"]]
+    kept = EpisodeResult.__annotations__
+    episodes = [cast(EpisodeResult, {key: row[key] for key in kept}) for row in rows]
+    return {
+        "format": FORMAT,
+        "env_id": config.env,
+        "policy": str(config.policy),
+        "command": command(),
+        "n": len(rows),
+        "successes": successes,
+        "success": successes / len(rows),
+        "success_low": low,
+        "success_high": high,
+        "seeds": [rows[0]["seed"], rows[-1]["seed"]],
+        "replan_every": config.replan_every,
+        "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},
+        "wall_seconds": seconds,
+        "versions": versions(),
+        "renderer": gl_renderer(),
+        "config_hash": config_hash(config),
+        "instructions": "shuffled" if config.shuffle_instructions else "matched",
+        "held_out_instructions": config.paraphrases == "held_out",
+        "episodes": episodes,
+    }
+
+
+def _film(config: EvalConfig, job: Job, episodes: list[EpisodeResult], out: Path) -> None:
+    """Runs a few episodes once more with a good-looking camera: failures first, then successes.
+
+    The same seed gives the same episode, so what is filmed is what was counted.
+    """
+    failed = [e for e in episodes if not e["success"]]
+    solved = [e for e in episodes if e["success"]]
+    failed = failed[: max(config.videos // 2, config.videos - len(solved))]
+    wanted = [*failed, *solved][: config.videos]
+    if not wanted:
+        return
+    env = make_vector(config.env, 1, **job.env_options, render_mode="rgb_array")
+    with one_thread(), closing(env):
+        actor = job.actor(env)
+        for episode in track(wanted, "filming", console=Console(stderr=True)):
+            video = f"videos/{episode['seed']:07d}.mp4"
+            if _film_episode(env, actor, episode, out / video):
+                episode["video"] = video
+
+
+def _film_episode(
+    env: gymnasium.vector.SyncVectorEnv, actor: Actor, counted: EpisodeResult, path: Path
+) -> bool:
+    """Writes the film; False if the episode ran differently, as it may on a GPU."""
+    pictures: dict[int, Any] = {}
+    step = count()
+
+    def watch(vector: gymnasium.vector.VectorEnv) -> None:
+        # Counted from the end, so that the last picture shows how it ended.
+        if ((now := next(step)) - counted["length"]) % VIDEO_EVERY == 0:
+            pictures[now] = vector.render()
+
+    (episode,) = rollout(env, actor, [counted["seed"]], watch=watch)
+    if (len(episode), bool(episode.success.any())) != (counted["length"], counted["success"]):
+        return False
+    steps = np.arange(len(episode), 0, -VIDEO_EVERY)[::-1]
+    film = annotate(
+        np.stack([pictures[k][0] for k in steps]),
+        [counted["agent_instruction"]],
+        progress=episode.progress[steps - 1],
+        success=episode.success[steps - 1],
+    )
+    write_video(path, film, env.metadata["render_fps"] / VIDEO_EVERY)
+    return True
+
+
+def main(config: EvalConfig) -> int:
+    """Runs the command."""
+    result = evaluate(config)
+    low, high = result["success_low"], result["success_high"]
+    print(
+        f"success {result['success']:.1%} (95 % interval {low:.1%} to {high:.1%}), "
+        f"n = {result['n']}, decision {result['latency_ms']['p50']:.1f} ms"
+    )
+    out = config.out or default_folder(config)
+    print(f"{out / 'result.json'} is written; make a page with the videos:")
+    print(f"  robolearn report {out}")
+    return 0

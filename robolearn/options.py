@@ -1,0 +1,92 @@
+"""The options of the commands that work with simulator and networks.
+
+They stand apart from their commands because those import torch and MuJoCo, and `--help` shall
+answer at once. The comments are the help texts.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from robolearn.policies.configs import FlowConfig
+from robolearn.units import Units
+
+Preset = Literal["demo", "long", "tiny"]
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Record, train, evaluate and report, in one go."""
+
+    preset: Preset = "demo"  # demo: at most 25 minutes on two cores; long: two hours; tiny: a test
+    out: Path = Path("runs/demo")  # the run; data goes to <out>/data
+    results: Path | None = None  # where to write the summary, e.g. docs/results; none: only <out>
+    seed: int = 0
+    workers: int = 2
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    """Record demonstrations of a task's scripted expert."""
+
+    out: Path  # dataset folder; an existing one is continued
+    env: str = "robolearn/PickPlace-v0"  # environment id
+    episodes: int = 800  # how many the dataset shall hold in the end
+    seed: int = 1_000_000  # of the first episode; evaluation seeds start at 0
+    image_size: tuple[int, int] = (48, 84)  # height and width, pixels
+    keep_failures: bool = False  # also keep episodes in which the expert failed
+    workers: int = 2  # processes
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a policy on a dataset."""
+
+    data: Path  # dataset folder
+    out: Path  # run folder: config, log, checkpoints
+    policy: FlowConfig = field(default_factory=FlowConfig)
+    steps: int = 4000  # optimiser steps
+    batch_size: int = 128  # observations a step
+    learning_rate: float = 1e-3  # peak; warms up linearly, then falls to zero as a cosine
+    warmup: int = 200  # steps
+    weight_decay: float = 1e-4
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.999  # decay of the averaged weights, which are the ones that act
+    seed: int = 0
+    device: str = "cpu"  # "cpu" or "cuda"
+    threads: int = 0  # CPU threads; 0 measures which count is fastest here
+    log_every: int = 20  # steps
+    save_every: int = 1000  # steps
+    resume: bool = False  # go on from the newest checkpoint in `out`
+    units: Units | None = None  # of somebody else's recording: percent, degrees or si
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluate a policy on unseen seeds."""
+
+    policy: Path  # a checkpoint, or a run (its newest checkpoint)
+    out: Path | None = None  # where the result goes; by default beside the run's checkpoints
+    env: str = "robolearn/PickPlace-v0"  # environment id
+    episodes: int = 200
+    seed: int = 0  # of the first episode; demonstrations use seeds from 1,000,000
+    replan_every: int = 4  # steps of a chunk that are executed before looking again
+    paraphrases: str = "held_out"  # wording of the instructions: train, held_out or all
+    shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
+    videos: int = 8  # how many episodes are filmed
+    workers: int = 2  # processes
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Make one self-contained HTML page of an evaluation."""
+
+    evaluation: Positional[Path]  # the folder that `robolearn eval` wrote
+    run: Path | None = None  # the training run, for its learning curve; found by itself in a run
+    out: Path | None = None  # the page; by default report.html beside the evaluation
+    extra: tuple[Path, ...] = ()  # further evaluations to show beside it
+    videos: int = 24  # how many to embed at most

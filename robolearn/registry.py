@@ -1,0 +1,31 @@
+"""Environments by id, with a helpful word when the id is wrong."""
+
+from difflib import get_close_matches
+from typing import Any
+
+import gymnasium
+
+import robolearn.envs  # noqa: F401  (registers the tasks)
+
+PREFIX = "robolearn/"
+
+
+def env_ids() -> list[str]:
+    """The ids of all environments of this project."""
+    return sorted(name for name in gymnasium.registry if name.startswith(PREFIX))
+
+
+def make_env(env_id: str, **options: Any) -> gymnasium.Env:  # noqa: ANN401 (the task's own)
+    """`gymnasium.make`, naming the near matches of an unknown id.
+
+    Args:
+        env_id: the id; "module:id" imports the module that registers it.
+        options: keyword arguments of the environment.
+
+    Raises:
+        ValueError: no such environment.
+    """
+    if ":" not in env_id and env_id not in gymnasium.registry:
+        near = get_close_matches(env_id, env_ids(), n=3, cutoff=0.0)
+        raise ValueError(f"no environment {env_id!r}; near matches: {', '.join(near)}")
+    return gymnasium.make(env_id, **options)

@@ -1,0 +1,66 @@
+"""Summaries of benchmark commands: `docs/results/NAME.json`, from which all tables are made."""
+
+import json
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from robolearn.config import config_hash, to_json
+from robolearn.files import write_atomic
+
+PACKAGES: Final = ("robolearn", "mujoco", "torch", "gymnasium", "numpy", "lerobot")
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def command() -> str:
+    """The command that is running, as one would type it."""
+    return shlex.join(["robolearn", *sys.argv[1:]])
+
+
+def machine() -> str:
+    """The processor and how many cores there are, for example "2 x AMD EPYC"."""
+    model = re.search(r"model name\s*: (.*)", _text(Path("/proc/cpuinfo")))
+    return f"{os.cpu_count()} x {model.group(1) if model else platform.processor()}"
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def revision() -> str:
+    """The commit that runs, with "+" for uncommitted changes; "" outside a git checkout."""
+    here = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*here, "rev-parse", "--short=12", "HEAD"], **_QUIET).stdout.strip()
+        changed = subprocess.run([*here, "diff", "--quiet", "HEAD"], **_QUIET).returncode
+    except OSError:  # no git on this machine
+        return ""
+    return commit + ("+" if commit and changed else "")
+
+
+_QUIET: Final[dict[str, Any]] = {"capture_output": True, "text": True, "check": False}
+
+
+def save_result(folder: Path, name: str, config: object, figures: dict[str, Any]) -> None:
+    """Writes `<folder>/<name>.json`: the command, its config and versions, and the figures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "command": command(),
+        "config": to_json(config),
+        "config_hash": config_hash(config),
+        "versions": versions(),
+        "revision": revision(),
+        "machine": machine(),
+        **figures,
+    }
+    write_atomic(folder / f"{name}.json", (json.dumps(content, indent=2) + "\n").encode())

@@ -1,0 +1,300 @@
+"""`robolearn train`: trains a policy on a dataset, and resumes bit-exactly.
+
+What batch k holds, and every random number of step k, derive from (seed, k) alone. So there is no
+sampler or generator to save: weights, averaged weights, optimiser moments and the step number are
+the whole state, and 40 steps equal 20, an interruption, and 20 more.
+
+This is not about what a loss is: that is the policy's. It is about running it.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from robolearn import checkpoint
+from robolearn.config import load_config, save_config
+from robolearn.dataset import EpisodeDataset
+from robolearn.doctor import bf16_pays
+from robolearn.episodes import DatasetError
+from robolearn.options import TrainConfig
+from robolearn.policies import POLICIES
+from robolearn.policies.base import Batch, Policy, as_tensors, usable_device
+from robolearn.seeding import stream
+from robolearn.training_log import Interrupt, TrainingLog
+
+if TYPE_CHECKING:
+    from robolearn.windows import Windows
+
+STATE: Final = "state.safetensors"  # what resuming needs beyond the model
+
+
+class Trainer:
+    """One training run: `run` takes it from where it is to its last step."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        _check(config)
+        self.config, self.threads = config, config.threads
+        self.dataset = EpisodeDataset(config.data, units=config.units)
+        if not self.dataset.cameras:
+            raise DatasetError(f"{config.data} has no pictures to train on; restore its videos")
+        precision = "bf16" if config.device != "cpu" or bf16_pays() else "no"
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
+        self.device = self.accelerator.device
+        torch.manual_seed(config.seed)  # the initial weights
+        kind = POLICIES[config.policy.kind]()
+        self.policy: Policy = kind.for_dataset(config.policy, self.dataset, self.dataset.cameras)
+        self.average = _copy(self.policy).to(self.device)
+        model: nn.Module = _Loss(self.policy)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = self.accelerator.prepare(model)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), weight_decay=config.weight_decay, fused=True
+        )
+        self.windows: Windows = self.dataset.windows(
+            self.policy.horizon, cameras=tuple(self.dataset.cameras)
+        )
+        self.step = 0
+
+    def run(self) -> Path:
+        """Trains to the last step and returns the newest checkpoint.
+
+        Raises:
+            SystemExit: after SIGTERM or Ctrl-C, with everything saved.
+        """
+        self._choose_threads()
+        with Interrupt() as interrupt, TrainingLog(self.config, self.step) as log:
+            for info in self._steps():
+                log.add(self.step, info)
+                last = self.step == self.config.steps
+                if last or interrupt.seen or self.step % self.config.save_every == 0:
+                    self.save()
+                if interrupt.seen and not last:
+                    interrupt.leave(
+                        f"saved step {self.step}; go on with: "
+                        f"robolearn train --data {self.config.data} --out {self.config.out} "
+                        "--resume"
+                    )
+        return checkpoint.checkpoints(self.config.out)[-1]
+
+    def _steps(self) -> Iterator[dict[str, float]]:
+        while self.step < self.config.steps:
+            rate = self._learning_rate()
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            loss, info = self.model(self.batch(self.step), stream(self.step, f"loss {self._id}"))
+            self.accelerator.backward(loss)
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+            info |= {"loss": float(loss.detach()), "learning_rate": rate, "gradient": float(norm)}
+            if not (math.isfinite(info["loss"]) and math.isfinite(info["gradient"])):
+                raise ValueError(
+                    f"step {self.step} diverged (loss {info['loss']}, gradient {info['gradient']}):"
+                    " train again with a smaller --learning-rate; the checkpoints before are good"
+                )
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.step += 1
+            self._update_average()
+            yield info
+
+    @property
+    def _id(self) -> str:
+        """Names the random streams of this run and, on several machines, of this process."""
+        return f"{self.config.seed} {self.accelerator.process_index}"
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step: indices drawn from (seed, step) alone."""
+        rng = stream(step, f"batch {self._id}")
+        indices = rng.integers(len(self.windows), size=self.config.batch_size)
+        return as_tensors(self.windows.get(indices), self.device)
+
+    def _learning_rate(self) -> float:
+        c = self.config
+        warm = min(1.0, (self.step + 1) / max(1, c.warmup))
+        return c.learning_rate * warm * 0.5 * (1.0 + np.cos(np.pi * self.step / c.steps))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        ours: list[Tensor] = list(self.policy.parameters())
+        torch._foreach_lerp_(list(self.average.parameters()), ours, 1.0 - decay)
+
+    def _choose_threads(self) -> None:
+        """Two threads on a busy machine can be slower than one, so it is measured."""
+        if self.config.device != "cpu":
+            return
+        counts = [self.threads] if self.threads else _thread_counts()
+        seconds = {n: self._time_loss(n) for n in counts} if len(counts) > 1 else {counts[0]: 0.0}
+        self.threads = min(seconds, key=lambda n: seconds[n])
+        torch.set_num_threads(self.threads)
+
+    def _time_loss(self, threads: int) -> float:
+        torch.set_num_threads(threads)
+        batch, times = self.batch(0), []
+        for _ in range(4):
+            begin = time.perf_counter()
+            loss, _ = self.model(batch, stream(0, "time"))
+            self.accelerator.backward(loss)
+            self.optimizer.zero_grad()
+            times.append(time.perf_counter() - begin)
+        return min(times[1:])
+
+    def save(self) -> None:
+        """Writes the checkpoint of this step: the averaged policy, and the state to resume from."""
+        if not self.accelerator.is_main_process:
+            return
+        folder = self.config.out / "checkpoints" / f"{self.step:07d}"
+        with checkpoint.AtomicFolder(folder) as temporary:
+            self.average.save(temporary / "model")
+            checkpoint.save_tensors(temporary / STATE, self._state())
+        for older in checkpoint.checkpoints(self.config.out)[:-2]:  # one to resume, one in reserve
+            (older / STATE).unlink(missing_ok=True)
+
+    def _state(self) -> dict[str, Tensor]:
+        moments = self.optimizer.state_dict()["state"]
+        flat = {f"optimizer.{i}.{k}": v for i, s in moments.items() for k, v in s.items()}
+        weights = {f"policy.{k}": v for k, v in self.policy.state_dict().items()}
+        # Another number of threads would change the last bits of sums.
+        flat |= {"step": torch.tensor(self.step), "threads": torch.tensor(self.threads)}
+        flat["data"] = self._fingerprint()
+        return weights | {f"average.{k}": v for k, v in self.average.state_dict().items()} | flat
+
+    def restore(self) -> None:
+        """Goes back to the newest checkpoint of the run.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged.
+        """
+        newest, data = _newest(self.config), f"the dataset {self.config.data}"
+        state = checkpoint.load_tensors(newest / STATE)
+        if not torch.equal(state["data"], self._fingerprint()):
+            raise DatasetError(
+                f"{self.config.data} is not what {self.config.out} was trained on; resume with "
+                "that data as it was, or start a new run in another --out"
+            )
+        checkpoint.assign_weights(self.policy, _part(state, "policy."), newest, data)
+        checkpoint.assign_weights(self.average, _part(state, "average."), newest, data)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in _part(state, "optimizer.").items():
+            index, key = name.split(".")
+            moments.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for weight, of_weight in self.optimizer.state.items():
+            for key, value in of_weight.items():
+                # The fused optimiser walks through memory, so the layouts must be the same.
+                of_weight[key] = _laid_out_as(weight, value)
+        self.step, self.threads = int(state["step"]), int(state["threads"])
+
+    def _fingerprint(self) -> Tensor:
+        """A digest of the demonstrated actions: other data would give other batches."""
+        actions = np.ascontiguousarray(self.dataset.columns["action"])
+        return torch.tensor(list(hashlib.sha256(actions.tobytes()).digest()), dtype=torch.uint8)
+
+
+class _Loss(nn.Module):
+    """The policy's loss as a forward pass, which is what accelerate wraps."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
+        return self.policy.loss(batch, rng)
+
+
+def _check(config: TrainConfig) -> None:
+    """Refuses what cannot be trained.
+
+    Raises:
+        ValueError: a setting out of range, or a device that is not here.
+    """
+    for name in ("steps", "batch_size", "log_every", "save_every"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
+    if config.threads < 0:
+        raise ValueError(f"threads is {config.threads}; give a count, or 0 to measure the best")
+    usable_device(config.device)
+
+
+def _copy(policy: Policy) -> Policy:
+    copy = type(policy).from_description(policy.description())
+    copy.load_state_dict(policy.state_dict())
+    return copy.eval().requires_grad_(requires_grad=False)
+
+
+def _laid_out_as(weight: Tensor, value: Tensor) -> Tensor:
+    return torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
+
+
+def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def _thread_counts() -> list[int]:
+    cores = torch.get_num_threads()
+    return sorted({1, max(1, cores // 2), cores})
+
+
+def train(config: TrainConfig) -> Path:
+    """Trains, or resumes, and returns the newest checkpoint.
+
+    Raises:
+        FileExistsError: `out` holds a run already and `resume` is off.
+        DatasetError, CheckpointError: unusable input.
+    """
+    if config.resume:
+        config = _resumed(config)
+    elif checkpoint.checkpoints(config.out) or (config.out / "model.safetensors").exists():
+        raise FileExistsError(f"{config.out} holds a run; add --resume or choose another --out")
+    trainer = Trainer(config)
+    if config.resume:
+        trainer.restore()
+    else:
+        save_config(config, config.out)
+    return trainer.run()
+
+
+def _newest(config: TrainConfig) -> Path:
+    found = checkpoint.checkpoints(config.out)
+    if not found:
+        raise checkpoint.CheckpointError(
+            f"{config.out} has no checkpoint to resume; leave out --resume to start"
+        )
+    return found[-1]
+
+
+def _resumed(config: TrainConfig) -> TrainConfig:
+    """The config that the run was started with.
+
+    Raises:
+        ValueError: a setting was given that is another one; it would change the run's past.
+        CheckpointError, ConfigError: there is nothing to resume.
+    """
+    _newest(config)
+    started = load_config(TrainConfig, config.out, data=config.data, out=config.out, resume=True)
+    default = TrainConfig(config.data, config.out)
+    for name in (f.name for f in fields(config)):
+        given, before = getattr(config, name), getattr(started, name)
+        if given not in (before, getattr(default, name)):
+            raise ValueError(
+                f"{config.out} was started with {name} {before}, not {given}; resume it without "
+                "that option, or start a new run in another --out"
+            )
+    return started
+
+
+def main(config: TrainConfig) -> int:
+    """Runs the command."""
+    newest = train(config)
+    print(f"{newest} is trained; see what it can do with:")
+    print(f"  robolearn eval --policy {config.out}")
+    return 0

@@ -1,0 +1,159 @@
+"""Episodes from several processes, in the order of their seeds.
+
+Every episode depends on its seed alone, so what comes out does not depend on how many workers
+there are. A worker that dies is an error: it is never counted as a failed episode.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import gymnasium
+
+from robolearn.episodes import Episode
+from robolearn.registry import make_env
+from robolearn.rollout import Actor, rollout
+
+Opener = Callable[[gymnasium.vector.VectorEnv], Actor]
+
+
+def whole(episode: Episode) -> Episode:
+    """Reduces nothing."""
+    return episode
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker runs; it must be picklable, since workers are started afresh (spawn).
+
+    Attributes:
+        env_id: the environment.
+        actor: opens the actor for a vector environment.
+        env_options: keyword arguments of the environment.
+        reset_options: gives the reset options of a seed.
+        reduce: what to send back of an episode; pixels are large.
+    """
+
+    env_id: str
+    actor: Opener
+    env_options: dict[str, Any] = field(default_factory=dict)
+    reset_options: Callable[[int], dict[str, Any]] | None = None
+    reduce: Callable[[Episode], Any] = whole
+
+    def open(self) -> "Worker":
+        """Makes the environment and the actor."""
+        return Worker(self)
+
+
+class Worker:
+    """One environment and its actor, kept between episodes."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.env = make_vector(job.env_id, 1, **job.env_options)
+        self.actor = job.actor(self.env)
+
+    def run(self, seed: int) -> Any:  # noqa: ANN401 (whatever the job reduces to)
+        """Runs one seed."""
+        options = self.job.reset_options
+        (episode,) = rollout(self.env, self.actor, [seed], options=options)
+        return self.job.reduce(episode)
+
+    def close(self) -> None:
+        """Lets go of the environment."""
+        self.env.close()
+
+
+def make_vector(env_id: str, count: int, **options: object) -> gymnasium.vector.SyncVectorEnv:
+    """`count` environments side by side, as `rollout` wants them.
+
+    Raises:
+        ValueError: no such environment.
+    """
+    return gymnasium.vector.SyncVectorEnv(
+        [lambda: make_env(env_id, **options)] * count,
+        copy=False,
+        autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED,
+    )
+
+
+def run_seeds(job: Job, seeds: Iterable[int], workers: int) -> Generator[Any]:
+    """Yields the reduced episode of every seed, in order.
+
+    Args:
+        job: what to run.
+        seeds: may be endless; only a few are taken ahead of what is consumed.
+        workers: processes; 0 runs in this one.
+    """
+    if workers == 0:
+        with one_thread(), closing(job.open()) as worker:
+            yield from map(worker.run, seeds)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start, (job,)) as pool:
+        yield from _in_order(pool, iter(seeds), 2 * workers)
+
+
+def _in_order(pool: ProcessPoolExecutor, seeds: Iterator[int], ahead: int) -> Iterator[Any]:
+    pending: list[Future] = [pool.submit(_run, seed) for seed in islice(seeds, ahead)]
+    try:
+        while pending:
+            yield pending.pop(0).result()
+            pending.extend(pool.submit(_run, seed) for seed in islice(seeds, 1))
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+_job: Job | None = None
+
+
+def _start(job: Job) -> None:
+    """Makes a fresh process a worker."""
+    import torch
+
+    global _job
+    _job = job
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its workers, and they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+@cache
+def _worker() -> Worker:
+    """Opened by the first task, because an error there reaches the caller as it is."""
+    assert _job is not None  # the pool ran _start first
+    return _job.open()
+
+
+def _run(seed: int) -> Any:  # noqa: ANN401
+    return _worker().run(seed)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """More threads would change the last bits of the policy's results."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,134 @@
+"""The agent: receding horizon, candidates, and noise that belongs to the episode."""
+
+import numpy as np
+import pytest
+import torch
+
+from robolearn.agent import PolicyAgent
+from robolearn.policies.base import Chunks, Context
+
+HORIZON, JOINTS = 6, 2
+
+
+class Scripted:
+    """A policy whose k-th chunk counts up from 100 k; candidate c adds 10 c."""
+
+    horizon = HORIZON
+    device = torch.device("cpu")
+
+    def __init__(self):
+        self.encoded, self.noises = [], []
+
+    def encode(self, observation, instructions):
+        self.encoded.append((observation, list(instructions)))
+        return Context(torch.zeros(1, 1, 1), observation["agent_pos"])
+
+    def sample(self, context, n, noise):
+        self.noises.append([g.standard_normal() for g in noise])
+        steps = torch.arange(HORIZON, dtype=torch.float32)[:, None].expand(HORIZON, JOINTS)
+        base = 100 * (len(self.encoded) - 1) + 10 * torch.arange(n)
+        return Chunks(base[None, :, None, None] + steps, torch.zeros(1, n, 1))
+
+
+class Fixed:
+    """Scores candidates by a fixed list."""
+
+    def __init__(self, *scores):
+        self.scores = torch.tensor([scores])
+
+    def score(self, context, chunks):
+        assert chunks.actions.shape == (1, self.scores.shape[1], HORIZON, JOINTS)
+        return self.scores
+
+
+def observation(slots=1):
+    positions = np.arange(slots * JOINTS, dtype=np.float32).reshape(slots, JOINTS) / 100
+    return {
+        "agent_pos": positions,
+        "pixels": {
+            "top": np.arange(slots, dtype=np.uint8)[:, None, None, None] * np.ones(3, np.uint8)
+        },
+    }
+
+
+def first_joint(agent, steps):
+    return [float(agent.act(observation())[0, 0]) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("every", [1, 2, HORIZON])
+def test_a_chunk_is_executed_up_to_the_replanning(every):
+    policy = Scripted()
+    agent = PolicyAgent(policy, replan_every=every)
+    agent.reset(0, 1, "go")
+    assert first_joint(agent, 7) == [100 * (k // every) + k % every for k in range(7)]
+    assert len(policy.encoded) == -(-7 // every)  # never asked while actions are queued
+    assert len(agent.latency(0)) == len(policy.encoded)
+    assert min(agent.latency(0)) > 0
+
+
+def test_the_best_candidate_is_executed():
+    agent = PolicyAgent(Scripted(), replan_every=2, candidates=3, scorer=Fixed(0.1, 0.7, 0.3))
+    agent.reset(0, 1, "go")
+    assert first_joint(agent, 3) == [10, 11, 110]
+
+
+def test_a_new_episode_forgets_the_queue():
+    agent = PolicyAgent(Scripted(), replan_every=4)
+    agent.reset(0, 1, "go")
+    assert first_joint(agent, 2) == [0, 1]
+    agent.reset(0, 2, "go")
+    assert first_joint(agent, 1) == [100]
+    assert len(agent.latency(0)) == 1
+
+
+def test_every_slot_is_decided_with_its_own_view_words_and_queue():
+    policy = Scripted()
+    agent = PolicyAgent(policy, replan_every=3)
+    agent.reset(0, 1, "first")
+    agent.act(observation(slots=2))
+    agent.reset(1, 2, "second")
+    action = agent.act(observation(slots=2))
+    assert action[:, 0].tolist() == [1, 100]
+    seen, words = policy.encoded[1]
+    assert words == ["second"]
+    assert seen["agent_pos"].tolist() == observation(2)["agent_pos"][1:].tolist()
+    assert seen["pixels"]["top"].unique().tolist() == [1]
+
+
+def test_a_slot_without_an_episode_holds_still():
+    agent = PolicyAgent(Scripted())
+    agent.reset(1, 1, "go")
+    action = agent.act(observation(slots=3))
+    assert action.dtype == np.float32
+    np.testing.assert_array_equal(action[[0, 2]], observation(3)["agent_pos"][[0, 2]])
+
+
+def test_noise_derives_from_the_seed_of_the_episode_alone():
+    def noises(resets, steps=3):
+        policy = Scripted()
+        agent = PolicyAgent(policy, replan_every=1)
+        for slot, seed in resets:
+            agent.reset(slot, seed, "go")
+        for _ in range(steps):
+            agent.act(observation(slots=4))
+        slots = [slot for slot, _ in resets]
+        return {s: policy.noises[slots.index(s) :: len(slots)] for s in slots}
+
+    alone = noises([(0, 5)])[0]
+    assert len({x for (x,) in alone}) == 3
+    beside = noises([(3, 9), (2, 5), (0, 7)])
+    assert beside[2] == alone
+    assert beside[3] != alone
+    assert noises([(0, 6)])[0] != alone
+
+
+@pytest.mark.parametrize("every", [0, -1, HORIZON + 1])
+def test_a_replanning_outside_the_chunk_is_refused(every):
+    with pytest.raises(ValueError, match=f"replan_every is {every}; a chunk .* has 6 steps"):
+        PolicyAgent(Scripted(), replan_every=every)
+
+
+@pytest.mark.parametrize("candidates", [0, 2])
+def test_candidates_need_someone_who_chooses(candidates):
+    with pytest.raises(ValueError, match=f"candidates is {candidates}; .* with a scorer"):
+        PolicyAgent(Scripted(), candidates=candidates)

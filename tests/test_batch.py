@@ -1,0 +1,281 @@
+"""The batched environment: bit for bit what single environments do, side by side."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import batch_space
+
+from robolearn.contract import ActionError, Info
+from robolearn.envs import batch
+from robolearn.envs.batch import BatchedEnv
+from robolearn.registry import env_ids, make_env
+from robolearn.rollout import rollout
+from robolearn.seeding import stream
+
+IDS = env_ids()
+
+
+def pair(env_id, mode, limit=None, count=3):
+    """The batched environment and its equal of single ones."""
+    options = {"max_episode_steps": limit} if limit else {}
+    batched = gymnasium.make_vec(
+        env_id,
+        num_envs=count,
+        vectorization_mode="vector_entry_point",
+        autoreset_mode=mode,
+        threads=2,
+        **options,
+    )
+    singles = [lambda: make_env(env_id, obs_type="state", **options)] * count
+    return batched, SyncVectorEnv(singles, autoreset_mode=mode)
+
+
+def assert_equal_infos(info, expected):
+    """Same keys, same masks, and the same values where the masks hold."""
+    assert info.keys() == expected.keys()
+    for key, mask in expected.items():
+        if not key.startswith("_"):
+            continue
+        np.testing.assert_array_equal(info[key], mask, err_msg=key)
+        value, wanted = info[key[1:]], expected[key[1:]]
+        if isinstance(wanted, dict):
+            assert_equal_infos(value, wanted)
+            continue
+        assert (value.dtype, value.shape) == (wanted.dtype, wanted.shape), key
+        for row in np.flatnonzero(mask):
+            np.testing.assert_equal(value[row], wanted[row], err_msg=key)
+
+
+def assert_equal_steps(one, other):
+    """The results of `step`, or of `reset`, with all bits and types."""
+    for a, b in zip(one[:-1], other[:-1], strict=True):
+        for part in a if isinstance(a, dict) else [...]:
+            assert a[part].dtype == b[part].dtype, part
+            np.testing.assert_array_equal(a[part], b[part], err_msg=str(part))
+    assert_equal_infos(one[-1], other[-1])
+
+
+def wander(env, seed=0):
+    """Random actions for ever, some of them out of range."""
+    rng, space = np.random.default_rng(seed), env.action_space
+    while True:
+        yield rng.uniform(space.low - 0.2, space.high + 0.2).astype(np.float32)
+
+
+@pytest.fixture(params=IDS, scope="module")
+def env_id(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def manual(env_id):
+    """Three slots that the tests reset themselves."""
+    return BatchedEnv(env_id, 3, autoreset_mode="Disabled", threads=2)
+
+
+def test_made_by_gymnasium(env_id):
+    vector = gymnasium.make_vec(env_id, num_envs=5)
+    single = make_env(env_id, obs_type="state")
+    assert isinstance(vector, BatchedEnv)
+    assert vector.spec.id == env_id
+    assert vector.metadata["autoreset_mode"] == AutoresetMode.SAME_STEP
+    assert vector.max_episode_steps == gymnasium.spec(env_id).max_episode_steps
+    assert vector.single_observation_space == single.observation_space
+    assert vector.observation_space == batch_space(single.observation_space, 5)
+    assert vector.observation_space.contains(vector.reset(seed=0)[0])
+    assert vector.observation_space.contains(vector.step(vector.action_space.sample())[0])
+
+
+def test_registered_as_gymnasium_wants(env_id):
+    spec = gymnasium.spec(env_id)
+    assert spec.max_episode_steps > 0
+    assert gymnasium.envs.registration.EnvSpec.from_json(spec.to_json()) == spec
+
+
+def test_same_step_autoreset_equals_single_environments(env_id):
+    batched, singles = pair(env_id, AutoresetMode.SAME_STEP, limit=4)
+    assert_equal_steps(batched.reset(seed=3), singles.reset(seed=3))
+    ends = 0
+    for _, action in zip(range(10), wander(batched), strict=False):
+        step = batched.step(action)
+        assert_equal_steps(step, singles.step(action))
+        ends += step[3].sum()
+    assert ends == 2 * 3
+    assert_equal_steps(batched.reset(), singles.reset())
+
+
+def test_masked_resets_equal_single_environments(env_id):
+    batched, singles = pair(env_id, AutoresetMode.DISABLED, limit=6)
+    assert_equal_steps(batched.reset(seed=[4, 7, 1]), singles.reset(seed=[4, 7, 1]))
+    actions = wander(batched)
+    for _ in range(3):
+        action = next(actions)
+        assert_equal_steps(batched.step(action), singles.step(action))
+    mask, seeds = np.array([False, True, False]), [None, 9, None]
+    observation, info = batched.reset(seed=seeds, options={"reset_mask": mask})
+    expected, wanted = singles.reset(seed=seeds, options={"reset_mask": mask.copy()})
+    assert_equal_steps((observation, info), (expected, wanted))
+    for _ in range(3):
+        action = next(actions)
+        step = batched.step(action)
+        assert_equal_steps(step, singles.step(action))
+    assert step[3].tolist() == [True, False, True]
+
+
+def demonstrated(env_id, seed):
+    """The actions of the expert's episode."""
+    env = make_env(env_id, obs_type="state")
+    env.reset(seed=seed)
+    actions = []
+    for action in env.unwrapped.expert(stream(seed, "expert")):
+        actions.append(action)
+        _, _, terminated, truncated, _ = env.step(action)
+        if terminated or truncated:
+            break
+    return actions
+
+
+def test_successes_equal_those_of_single_environments(env_id):
+    """Goal test, hold time and what follows, with the expert's actions replayed."""
+    batched, singles = pair(env_id, AutoresetMode.SAME_STEP, count=6)
+    batched.reset(seed=0)
+    singles.reset(seed=0)
+    solved = 0
+    for action in zip(*(demonstrated(env_id, seed) for seed in range(6)), strict=False):
+        step = batched.step(np.stack(action))
+        assert_equal_steps(step, singles.step(np.stack(action)))
+        solved += step[2].sum()
+    assert solved
+
+
+def test_the_number_of_threads_changes_nothing(env_id):
+    steps = []
+    for threads in (1, 2):
+        env = BatchedEnv(env_id, 5, threads=threads)
+        env.reset(seed=0)
+        steps.append([env.step(a) for _, a in zip(range(4), wander(env), strict=False)])
+    for one, other in zip(*steps, strict=True):
+        assert_equal_steps(one, other)
+
+
+def test_a_fault_stays_in_its_slot(env_id, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings into a file of the current folder
+    batched, singles = pair(env_id, AutoresetMode.DISABLED)
+    batched.reset(seed=0)
+    singles.reset(seed=0)
+    batched.batch.qvel[1, 0] = singles.envs[1].unwrapped.data.qvel[0] = 1e12
+    action = next(wander(batched))
+    step = batched.step(action)
+    assert step[4][Info.FAULT].tolist() == ["", "physics_unstable", ""]
+    assert step[3].tolist() == [False, True, False]
+    assert_equal_steps(step, singles.step(action))
+
+
+def test_what_was_returned_stays(manual):
+    manual.reset(seed=0)
+    actions = wander(manual)
+    observation, reward, terminated, truncated, info = manual.step(next(actions))
+    results = [*observation.values(), reward, terminated, truncated, *info.values()]
+    before = [value.copy() for value in results]
+    manual.step(next(actions))
+    for value, kept in zip(results, before, strict=True):
+        np.testing.assert_array_equal(value, kept)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda a: a[:2], r"shape \(2, 6\).* takes \(3, 6\)"),
+        (lambda a: np.where(np.arange(18).reshape(3, 6) == 8, np.nan, a), "elbow_flex of slot 1"),
+    ],
+)
+def test_bad_action_moves_no_slot(manual, spoil, words):
+    observation, _ = manual.reset(seed=0)
+    before = manual.batch.state.copy()
+    with pytest.raises(ActionError, match=words):
+        manual.step(spoil(observation["agent_pos"]))
+    np.testing.assert_array_equal(manual.batch.state, before)
+
+
+def test_steps_after_the_end_need_a_reset(env_id):
+    env = BatchedEnv(env_id, 2, autoreset_mode=AutoresetMode.DISABLED, max_episode_steps=1)
+    action = np.zeros((2, 6), np.float32)
+    with pytest.raises(gymnasium.error.ResetNeeded, match="0, 1"):
+        env.step(action)
+    env.reset(seed=0)
+    assert env.step(action)[3].all()
+    env.reset(seed=0, options={"reset_mask": np.array([True, False])})
+    with pytest.raises(gymnasium.error.ResetNeeded, match="slots before the next step: 1"):
+        env.step(action)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"seed": [1, 2]}, "2 seeds for 3 slots"),
+        ({"options": {"reset_mask": np.zeros(3, bool)}}, "at least one True"),
+        ({"options": {"reset_mask": np.ones(2, bool)}}, r"bool \(3,\)"),
+        ({"options": {"reset_mask": np.ones(3)}}, r"bool \(3,\)"),
+        ({"options": {"instruction": "sing"}}, "'sing'; try for example"),
+    ],
+)
+def test_bad_reset_changes_nothing(manual, arguments, words):
+    manual.reset(seed=0)
+    before = manual.batch.state.copy()
+    with pytest.raises(ValueError, match=words):
+        manual.reset(**arguments)
+    np.testing.assert_array_equal(manual.batch.state, before)
+
+
+def test_an_instruction_is_followed_in_all_slots(manual):
+    _, info = manual.reset(seed=0)
+    wish = info[Info.TASK][1]
+    _, info = manual.reset(seed=5, options={"instruction": wish})
+    assert info[Info.TASK].tolist() == [wish] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"obs_type": "pixels_agent_pos"}, "only 'state'; for pictures use"),
+        ({"autoreset_mode": AutoresetMode.NEXT_STEP}, "choose SameStep or Disabled"),
+        ({"paraphrases": "test"}, "paraphrases is 'test'"),
+    ],
+)
+def test_what_cannot_be_batched_is_said(env_id, options, words):
+    with pytest.raises(ValueError, match=words):
+        gymnasium.make_vec(env_id, num_envs=2, vectorization_mode="vector_entry_point", **options)
+
+
+def test_unknown_task_is_no_attribute():
+    with pytest.raises(AttributeError, match="no attribute 'Juggle'"):
+        batch.Juggle  # noqa: B018
+
+
+class Still:
+    """Holds the pose in which each slot is."""
+
+    def reset(self, slot, seed, instruction):
+        pass
+
+    def act(self, observation):
+        return observation["agent_pos"]
+
+    def latency(self, slot):
+        return []
+
+
+def test_rollout_takes_a_batch(env_id):
+    """The same episodes, in whichever slot they ran."""
+    batched, singles = pair(env_id, AutoresetMode.DISABLED, limit=5, count=2)
+    for seed, episode in enumerate(sorted(rollout(batched, Still(), range(3)), key=by_seed)):
+        (alone,) = rollout(singles.envs[0], Still(), [seed])
+        assert (episode.seed, episode.env_id) == (seed, env_id)
+        assert episode.instruction == alone.instruction
+        for key, value in alone.observations.items():
+            np.testing.assert_array_equal(episode.observations[key], value, err_msg=key)
+
+
+def by_seed(episode):
+    return episode.seed

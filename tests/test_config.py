@@ -1,0 +1,79 @@
+"""Configs: what is saved is what is read, and nothing unknown slips in."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from robolearn.config import ConfigError, config_hash, load_config, save_config
+
+
+@dataclass(frozen=True)
+class Inner:
+    width: int = 3
+    scales: tuple[float, ...] = (1.0, 0.5)
+
+
+@dataclass(frozen=True)
+class Outer:
+    data: Path
+    out: Path | None = None
+    extra: tuple[Path, ...] = ()
+    inner: Inner = field(default_factory=Inner)
+    rate: float = 1e-3
+    name: str = "x"
+    on: bool = False
+    size: tuple[int, int] = (48, 84)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Outer(Path("d")),
+        Outer(Path("d"), Path("o"), (Path("a"), Path("b")), Inner(7, (2.0,)), 0.1, size=(1, 2)),
+    ],
+)
+def test_configs_survive_a_round_trip(tmp_path, config):
+    save_config(config, tmp_path / "run")
+    assert load_config(Outer, tmp_path / "run") == config
+    assert config_hash(load_config(Outer, tmp_path / "run")) == config_hash(config)
+
+
+def test_changes_are_made_on_the_way(tmp_path):
+    save_config(Outer(Path("d")), tmp_path)
+    assert load_config(Outer, tmp_path, on=True, data=Path("e")) == Outer(Path("e"), on=True)
+
+
+def test_the_hash_differs_with_every_setting():
+    configs = [Outer(Path("d")), Outer(Path("e")), Outer(Path("d"), inner=Inner(width=4))]
+    configs += [Outer(Path("d"), on=True), Outer(Path("d"), rate=2e-3)]
+    hashes = {config_hash(config) for config in configs}
+    assert len(hashes) == len(configs)
+    assert all(len(text) == 12 for text in hashes)
+    assert config_hash(Outer(Path("d"))) in hashes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(wings=2), "unknown key wings; known are data, out"),
+        (lambda c: c["inner"].update(depth=1), "unknown key depth; known are width"),
+        (lambda c: c.pop("data"), "data"),
+    ],
+)
+def test_other_keys_are_an_error(tmp_path, change, message):
+    save_config(Outer(Path("d")), tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    change(values)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ConfigError, match=message):
+        load_config(Outer, tmp_path)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[1]"])
+def test_a_config_that_cannot_be_read_is_named(tmp_path, text):
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json is missing or unusable"):
+        load_config(Outer, tmp_path)

@@ -1,0 +1,281 @@
+"""The documents: what they tell people to type works, and their tables are what was measured."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import chdir
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_packaging import git_files
+
+from robolearn import cli, docs
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [*docs.documents(ROOT), ROOT / "docs" / "results" / "README.md"]
+FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# What is too long or would change this machine, and what runs in its place. Every other command has
+# to be in AS_IT_IS. For `make demo`, the fixture `demo_folder` has run the smallest preset.
+INSTEAD = {
+    "make setup": "make -n setup",
+    "make demo": "make -n demo",
+    "make test": "make -n test",
+    "make lint typecheck": "make -n lint typecheck",
+    "make bench": "make -n bench",
+    "make docs": "make -n docs",
+    'make test ARGS="-k units"': 'make -n test ARGS="-k units"',
+    "source .venv/bin/activate": "test -x $(command -v robolearn)",
+    "pre-commit install": "pre-commit validate-config .pre-commit-config.yaml",
+    "python -m pytest tests/test_stats.py": "python -m pytest -p no:cacheprovider "
+    "tests/test_stats.py",
+    "python docs/picture.py": "python docs/picture.py $FOLDER/picture.png",
+    "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
+    "--workers 0",
+    "robolearn train --data data/cubes --out runs/cubes": "robolearn train --data data/cubes "
+    "--out runs/cubes --steps 2 --batch-size 4 --threads 1",
+    "robolearn eval --policy runs/cubes": "robolearn eval --policy runs/cubes --episodes 1 "
+    "--videos 0 --workers 0",
+    # Only parsed, by another test below: a preset, a device and a folder other than those above.
+    "robolearn demo --results docs/results": "true",
+    "robolearn demo --preset long --out runs/long --results docs/results": "true",
+    "robolearn eval --policy runs/demo --device cuda --out runs/demo/eval-cuda": "true",
+}
+AS_IT_IS = {"robolearn report runs/cubes/eval", "robolearn doctor"}
+# These work on the checkout, all others in `demo_folder`.
+IN_CHECKOUT = ("make ", "pre-commit ", "python ")
+
+RESULT = {
+    "command": "robolearn demo --results docs/results",
+    "versions": {"mujoco": "4.0.0"},
+    "success": 0.915,
+    "success_low": 0.868,
+    "success_high": 0.9463,
+    "n": 200,
+    "seeds": [0, 199],
+    "success_shuffled_instructions": 0.2,
+    "wall_seconds": 1330.0,
+    "latency_ms": {"p50": 11.4, "p99": 20.6},
+}
+SPEED = {
+    "parts": {"env": {"command": "robolearn bench --parts env", "versions": {"numpy": "2.2"}}},
+    "step_rate_share_of_mj_step": 0.8312,
+    "batched_share_of_mj_step": None,
+    "pixels_speedup_over_default_render": 51.7,
+    "train_samples_per_s": {"ours": 1712.4, "act": 9.8},
+    "time_to_80_percent_s": {"ours": 342.0, "act": None},
+    "train_success_at_end": None,
+    "train_budget_s": 900.0,
+}
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def shell(command, folder):
+    """Runs a command as in an activated environment; what works on the checkout runs there."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=ROOT if command.startswith(IN_CHECKOUT) else folder,
+        env={**os.environ, "PATH": path, "FOLDER": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_blocks_run(path, demo_folder, capsys):
+    """In the order of the document, as a reader would."""
+    for block in FENCE.finditer(path.read_text()):
+        if block["language"] == "bash":
+            for command in block["text"].splitlines():
+                assert command in {*INSTEAD, *AS_IT_IS}, f"say in this test how to run: {command}"
+                shell(INSTEAD.get(command, command), demo_folder)
+        elif block["language"] == "python":
+            with chdir(demo_folder):
+                exec(compile(block["text"], path.name, "exec"), {"__name__": "__main__"})
+            assert capsys.readouterr().out, f"this prints nothing:\n{block['text']}"
+
+
+def test_every_block_is_one_that_these_tests_run():
+    for path in DOCUMENTS:
+        languages = {match["language"] for match in FENCE.finditer(path.read_text())}
+        assert languages <= {"bash", "python", ""}, name_of(path)
+
+
+def test_no_replaced_command_is_left_over():
+    text = "".join(path.read_text() for path in DOCUMENTS)
+    assert [command for command in {*INSTEAD, *AS_IT_IS} if command not in text] == []
+
+
+def test_make_targets_are_the_commands_that_the_documents_name():
+    for target, command in {
+        "demo": "robolearn demo",
+        "bench": "robolearn bench",
+        "test": "python -m pytest",
+        "docs": "python -m robolearn.docs",
+    }.items():
+        dry_run = ["make", "--no-print-directory", "-n", target]  # a make may have started this test
+        said = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True)
+        assert said.stdout.splitlines()[-1].strip() == f".venv/bin/{command}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_options_exist(path, monkeypatch):
+    """Also those of commands that run on another scale here, or not at all."""
+    text = path.read_text()
+    for command in re.findall(r"^robolearn .*$|(?<=`)robolearn \w[^`]* -[^`]*(?=`)", text, re.M):
+        name, *options = shlex.split(command)[1:]
+        if name not in cli.COMMANDS:
+            assert name == "COMMAND"  # as in "robolearn COMMAND --help"
+            continue
+        monkeypatch.setattr(import_module(f"robolearn.{cli.COMMANDS[name][0]}"), "main", succeed)
+        assert cli.main([name, *options]) == 0, command
+
+
+def succeed(*config):
+    return 0
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        file = path.parent / file if file else path
+        assert file.exists(), f"{name_of(path)} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{name_of(path)} links to {target}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_files_that_the_text_names_exist(path):
+    name = r"(?:tests|docs|assets|envs|robolearn)/\w+\.(?:py|md|xml)"
+    named = set(re.findall(rf"(?<![\w/]){name}", path.read_text()))
+    assert [file for file in named if not (ROOT / file).exists()] == []
+
+
+def anchors(path):
+    """What GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_document_is_linked():
+    linked = set()
+    for path in DOCUMENTS:
+        targets = re.findall(r"\]\(([^)#\s]+)", path.read_text())
+        linked |= {(path.parent / target).resolve() for target in targets if "://" not in target}
+    assert {name_of(path) for path in DOCUMENTS[1:] if path not in linked} == set()
+
+
+def test_no_file_names_a_place_on_somebodys_machine():
+    place_names = re.compile(r"(?<![\w.])/(?:work|root|home|Users)/\w+")
+    for path in git_files():
+        if path.is_file() and not path.is_symlink() and path.suffix not in {".png", ".mp4"}:
+            found = place_names.search(path.read_text(errors="ignore"))
+            assert not found, f"{name_of(path)}: {found[0]}"
+
+
+def test_the_picture_is_small_and_wide():
+    path = ROOT / "docs" / "pickplace.png"
+    assert path.stat().st_size < 300_000
+    with Image.open(path) as picture:
+        assert picture.width > 1200
+        picture.verify()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+def test_tables_are_those_of_the_result_files(path):
+    text = path.read_text()
+    assert docs.render(text, docs.load_results(ROOT / docs.RESULTS)) == text, "run make docs"
+
+
+def table(name, results):
+    return docs.render(f"<!-- table:{name} -->\nit was so\n<!-- /table -->\n", results)
+
+
+def test_success_table():
+    text = table("success", {"demo": RESULT})
+    for cell in ("**91.5 %** (86.8 % to 94.6 %)", "20 %", "200, seeds 0 to 199", "22 minutes"):
+        assert f"| {cell} | not measured yet |" in text
+    assert "| 11 and 21 ms | not measured yet |" in text
+    assert "| `robolearn demo --results docs/results` | not measured yet |" in text
+    assert "it was so" not in text
+
+
+def test_figures_that_a_result_file_lacks_are_not_measured():
+    older = {k: v for k, v in RESULT.items() if k != "latency_ms"}
+    assert "99th percentile | not measured yet |" in table("success", {"demo": older})
+
+
+def test_speed_table():
+    text = table("speed", {"speed": SPEED})
+    assert "| **83.1 %** | at least 80 % |" in text
+    assert "| not measured yet | at least 85 % |" in text
+    assert "| **52 x** | at least 20 x |" in text
+    assert "expert on 500 seeds | not measured yet | at least 98 % |" in text
+    assert text.count("not measured yet") == 3
+
+
+def test_learning_table_tells_not_reached_from_not_measured():
+    text = table("learning", {"speed": SPEED})
+    assert "| training samples/s | 1712 | 10 | not measured yet |" in text
+    assert "| 5.7 minutes | not reached | not measured yet |" in text
+    assert "| success after 15 minutes of training | not measured yet |" in text
+    ends = {"ours": RESULT, "act": {**RESULT, "success": 0.0, "success_low": 0.0}}
+    text = table("learning", {"speed": {**SPEED, "train_success_at_end": ends}})
+    assert "| **91.5 %** (86.8 % to 94.6 %) | **0 %** (0 % to 94.6 %) | not measured yet |" in text
+
+
+def test_source_table_lists_every_part():
+    text = table("sources", {"demo": {**RESULT, "machine": "two cores"}, "speed": SPEED})
+    assert "| `demo.json` | `robolearn demo --results docs/results` | two cores, mujoco 4" in text
+    assert "| `speed.json`, env | `robolearn bench --parts env` | numpy 2.2 |" in text
+    assert "not measured yet" in table("sources", {})
+
+
+def test_update_writes_what_has_changed_once(tmp_path, capsys):
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "README.md").write_text("<!-- table:success -->\n<!-- /table -->\n")
+    (tmp_path / "CONTRIBUTING.md").write_text("nothing to fill\n")
+    (tmp_path / "docs" / "results" / "demo.json").write_text(json.dumps(RESULT))
+    with chdir(tmp_path):
+        assert docs.main() == 0
+        assert capsys.readouterr().out == "wrote README.md\n"
+        assert docs.main() == 0
+        assert capsys.readouterr().out == "all tables are up to date\n"
+    assert "91.5 %" in (tmp_path / "README.md").read_text()
+    assert (tmp_path / "CONTRIBUTING.md").read_text() == "nothing to fill\n"
+
+
+@pytest.mark.parametrize(
+    ("readme", "words"),
+    [
+        ("<!-- table:sucess -->\n<!-- /table -->\n", "no table 'sucess'; there are success, "),
+        ("<!-- table:speed -->\n", "a table has no end"),
+        (None, "has no README.md"),
+    ],
+)
+def test_documents_that_cannot_be_filled_are_left_alone(tmp_path, capsys, readme, words):
+    (tmp_path / "CONTRIBUTING.md").write_text("")
+    if readme is not None:
+        (tmp_path / "README.md").write_text(readme)
+    with chdir(tmp_path):
+        assert docs.main() == 1
+    assert words in capsys.readouterr().err
+    assert readme is None or (tmp_path / "README.md").read_text() == readme
+
+
+def test_a_damaged_result_file_is_named(tmp_path):
+    (tmp_path / "demo.json").write_text('{"success": 0.9')
+    with pytest.raises(docs.DocsError, match=r"demo\.json is damaged .* measure again"):
+        docs.load_results(tmp_path)

@@ -1,0 +1,42 @@
+"""What a training run keeps, and how it is stopped."""
+
+import os
+import signal
+
+import pytest
+import toy
+from test_resume import log_of
+
+from robolearn.training_log import Interrupt, TrainingLog
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    def interrupt_twice():
+        with Interrupt() as interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert interrupt.seen == signal.SIGINT
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_twice()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_log_keeps_means_over_its_interval(tmp_path, toy_data):
+    config = toy.train_config(toy_data, tmp_path, steps=7, log_every=3)
+    with TrainingLog(config, 0) as log:
+        for step in range(1, 8):
+            log.add(step, {"loss": float(step), "flow/loss": 1.0})
+    lines = log_of(tmp_path)
+    assert [(line["step"], line["loss"]) for line in lines] == [(3, 2.0), (6, 5.0), (7, 7.0)]
+    assert [line["samples"] for line in lines] == [24, 48, 56]
+
+
+@pytest.mark.parametrize("damage", ['{"step": 2, "lo', "3", "[]", "null", '{"loss": 1}'])
+def test_lines_that_a_crash_tore_are_dropped(tmp_path, toy_data, damage):
+    good = '{"step": 1, "loss": 0.5}\n'
+    (tmp_path / "log.jsonl").write_text(good + '{"step": 9, "loss": 0.1}\n' + damage)
+    with TrainingLog(toy.train_config(toy_data, tmp_path), 2):
+        pass
+    assert (tmp_path / "log.jsonl").read_text() == good
