@@ -123,7 +123,7 @@ def test_make_targets_are_the_commands_that_the_documents_name():
         "test": "python -m pytest",
         "docs": "python -m robolearn.docs",
     }.items():
-        dry_run = ["make", "--no-print-directory", "-n", target]  # a make may have started this test
+        dry_run = ["make", "--no-print-directory", "-n", target]  # make starts this test
         said = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True)
         assert said.stdout.splitlines()[-1].strip() == f".venv/bin/{command}"
 
