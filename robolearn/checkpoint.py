@@ -7,7 +7,6 @@ of the config, so that damage is noticed whichever byte it hits.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from robolearn.files import sync
+from robolearn.files import AtomicFolder, recover
 
 if TYPE_CHECKING:
     from robolearn.policies.base import Policy
@@ -110,7 +109,7 @@ def resolve(folder: Path) -> Path:
         CheckpointError: there is none.
     """
     folder = Path(folder)
-    _recover(folder)
+    recover(folder)
     if (folder / "model.safetensors").exists():
         return folder
     if (folder / "model").is_dir():  # one of the run's checkpoints, with its training state
@@ -187,46 +186,3 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(config, dict):
         raise _damaged(path, "not an object")
     return config, text
-
-
-class AtomicFolder:
-    """A folder that appears under its name only when it is complete and on disk.
-
-    A folder cannot be replaced in one step, so an old one steps aside first; whoever next writes
-    or reads the name after a crash in between puts it back.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.temporary = folder, folder.with_name(folder.name + ".partial")
-
-    def __enter__(self) -> Path:
-        """The temporary folder to write to."""
-        _recover(self.folder)
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        self.temporary.mkdir(parents=True)
-        return self.temporary
-
-    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
-        """Renames it, or removes it after an error."""
-        if kind is not None:
-            shutil.rmtree(self.temporary, ignore_errors=True)
-            return
-        for path in [*self.temporary.rglob("*"), self.temporary]:
-            sync(path)
-        aside = _aside(self.folder)
-        shutil.rmtree(aside, ignore_errors=True)
-        if self.folder.exists():
-            self.folder.rename(aside)
-        self.temporary.rename(self.folder)
-        sync(self.folder.parent)
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _aside(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".old")
-
-
-def _recover(folder: Path) -> None:
-    """Undoes a replacement that a crash cut in two."""
-    if _aside(folder).is_dir() and not folder.exists():
-        _aside(folder).rename(folder)

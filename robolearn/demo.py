@@ -17,8 +17,8 @@ from robolearn.config import load_config, save_config
 from robolearn.evaluate import evaluate
 from robolearn.options import DemoConfig, EvalConfig, RecordConfig, TrainConfig
 from robolearn.record import record
-from robolearn.report import Result, write_report
-from robolearn.results import save_result
+from robolearn.report import write_report
+from robolearn.results import Result, save_result
 from robolearn.train import train
 
 SETTINGS: Final = "demo-config.json"

@@ -31,8 +31,7 @@ from robolearn.files import write_atomic
 from robolearn.film import annotate, write_video
 from robolearn.options import EvalConfig
 from robolearn.registry import make_env
-from robolearn.report import FORMAT, EpisodeResult, Result
-from robolearn.results import command, versions
+from robolearn.results import FORMAT, EpisodeResult, Result, command, versions
 from robolearn.rollout import Actor, arm_of, rollout
 from robolearn.stats import wilson
 from robolearn.workers import Job, make_vector, one_thread, run_seeds

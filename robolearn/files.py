@@ -5,6 +5,7 @@ manual pages of rename(2) and fsync(2).
 """
 
 import os
+import shutil
 from pathlib import Path
 
 # Readers look for `*.parquet`, `*.mp4`, `*.json`: a name that ends otherwise is invisible to them.
@@ -47,3 +48,46 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+class AtomicFolder:
+    """A folder that appears under its name only when it is complete and on disk.
+
+    A folder cannot be replaced in one step, so an old one steps aside first; whoever next writes
+    or reads the name after a crash in between puts it back.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.temporary = folder, folder.with_name(folder.name + ".partial")
+
+    def __enter__(self) -> Path:
+        """The temporary folder to write to."""
+        recover(self.folder)
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir(parents=True)
+        return self.temporary
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        """Renames it, or removes it after an error."""
+        if kind is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            return
+        for path in [*self.temporary.rglob("*"), self.temporary]:
+            sync(path)
+        aside = _aside(self.folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(aside)
+        self.temporary.rename(self.folder)
+        sync(self.folder.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
+
+
+def recover(folder: Path) -> None:
+    """Undoes a replacement that a crash cut in two."""
+    if _aside(folder).is_dir() and not folder.exists():
+        _aside(folder).rename(folder)

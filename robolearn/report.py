@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
 from robolearn.files import write_atomic
+from robolearn.results import FORMAT, EpisodeResult, Result
 from robolearn.stats import mcnemar_exact, wilson
 
-FORMAT: Final = 1
 COLOURED_THING: Final = re.compile(
     r"\b(red|green|blue|yellow|orange|purple|pink|brown|black|white|gr[ae]y|cyan|magenta) (\w+)",
     re.IGNORECASE,
@@ -33,44 +33,6 @@ COLOURED_THING: Final = re.compile(
 # Paraphrases of one goal are one group.
 SYNONYMS: Final = {"block": "cube", "box": "bin"}
 CONTAINERS: Final = frozenset({"bin", "bowl", "tray", "basket"})
-
-
-class EpisodeResult(TypedDict):
-    """One episode of an evaluation."""
-
-    seed: int
-    instruction: str  # what the task asked for and judged
-    agent_instruction: str  # what the agent was told
-    success: bool
-    length: int  # steps
-    progress: float  # 0..1, the best or last of the episode
-    fault: str  # "" without one
-    latency_p50_ms: float  # of one decision
-    video: str | None  # relative to the folder of the evaluation
-
-
-class Result(TypedDict):
-    """An evaluation: the contents of `result.json`."""
-
-    format: int
-    env_id: str
-    policy: str
-    command: str
-    n: int
-    successes: int
-    success: float  # 0..1
-    success_low: float  # the 95 % Wilson interval
-    success_high: float
-    seeds: Sequence[int]  # the first and the last
-    replan_every: int  # steps
-    latency_ms: Mapping[str, float]  # "p50" and "p99" of one decision
-    wall_seconds: float
-    versions: Mapping[str, str]
-    renderer: str
-    config_hash: str
-    instructions: Literal["matched", "shuffled"]
-    held_out_instructions: bool
-    episodes: list[EpisodeResult]
 
 
 class ReportError(ValueError):

@@ -1,4 +1,8 @@
-"""Summaries of benchmark commands: `docs/results/NAME.json`, from which all tables are made."""
+"""What evaluations and benchmark commands write.
+
+An evaluation writes `result.json`, a `Result`. A benchmark command writes its summary to
+`docs/results/NAME.json`, from which all tables are made.
+"""
 
 import json
 import os
@@ -7,14 +11,54 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict
 
 from robolearn.config import config_hash, to_json
 from robolearn.files import write_atomic
 
+FORMAT: Final = 1  # of an evaluation's `result.json`
 PACKAGES: Final = ("robolearn", "mujoco", "torch", "gymnasium", "numpy", "lerobot")
+
+
+class EpisodeResult(TypedDict):
+    """One episode of an evaluation."""
+
+    seed: int
+    instruction: str  # what the task asked for and judged
+    agent_instruction: str  # what the agent was told
+    success: bool
+    length: int  # steps
+    progress: float  # 0..1, the best or last of the episode
+    fault: str  # "" without one
+    latency_p50_ms: float  # of one decision
+    video: str | None  # relative to the folder of the evaluation
+
+
+class Result(TypedDict):
+    """An evaluation: the contents of `result.json`."""
+
+    format: int
+    env_id: str
+    policy: str
+    command: str
+    n: int
+    successes: int
+    success: float  # 0..1
+    success_low: float  # the 95 % Wilson interval
+    success_high: float
+    seeds: Sequence[int]  # the first and the last
+    replan_every: int  # steps
+    latency_ms: Mapping[str, float]  # "p50" and "p99" of one decision
+    wall_seconds: float
+    versions: Mapping[str, str]
+    renderer: str
+    config_hash: str
+    instructions: Literal["matched", "shuffled"]
+    held_out_instructions: bool
+    episodes: list[EpisodeResult]
 
 
 def versions() -> dict[str, str]:

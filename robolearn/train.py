@@ -25,6 +25,7 @@ from robolearn.config import load_config, save_config
 from robolearn.dataset import EpisodeDataset
 from robolearn.doctor import bf16_pays
 from robolearn.episodes import DatasetError
+from robolearn.files import AtomicFolder
 from robolearn.options import TrainConfig
 from robolearn.policies import POLICIES
 from robolearn.policies.base import Batch, Policy, as_tensors, usable_device
@@ -152,7 +153,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         folder = self.config.out / "checkpoints" / f"{self.step:07d}"
-        with checkpoint.AtomicFolder(folder) as temporary:
+        with AtomicFolder(folder) as temporary:
             self.average.save(temporary / "model")
             checkpoint.save_tensors(temporary / STATE, self._state())
         for older in checkpoint.checkpoints(self.config.out)[:-2]:  # one to resume, one in reserve

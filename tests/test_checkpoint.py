@@ -11,7 +11,8 @@ import toy
 
 import robolearn
 from robolearn import checkpoint, files
-from robolearn.checkpoint import AtomicFolder, CheckpointError, load_policy, resolve
+from robolearn.checkpoint import CheckpointError, load_policy, resolve
+from robolearn.files import AtomicFolder
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from robolearn.checkpoint import CheckpointError
 from robolearn.config import config_hash, load_config
 from robolearn.evaluate import default_folder, evaluate, main, shuffled_instructions
 from robolearn.options import EvalConfig
-from robolearn.report import EpisodeResult, Result
+from robolearn.results import EpisodeResult, Result
 from robolearn.rollout import rollout
 from robolearn.stats import wilson
 from robolearn.workers import make_vector
