@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
 import gymnasium
@@ -29,6 +30,7 @@ from robolearn.contract import (
 from robolearn.envs.joints import JointMap
 from robolearn.envs.render import PROFILES, Quality, Renderer
 from robolearn.envs.scene import frame_top_camera
+from robolearn.envs.servo_model import ServoModel, apply, settle
 from robolearn.seeding import stream
 
 TIMESTEP = 0.005  # s; the grip of 2 cm cubes holds up to here
@@ -69,6 +71,7 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         render_quality: "fast", "high" or "default", for observations.
         render_mode: None or "rgb_array".
         paraphrases: which instruction templates to draw from: "train", "held_out" or "all".
+        servos: the file of `robolearn identify`, for the servos of a certain arm.
 
     Attributes:
         model: the compiled scene.
@@ -100,6 +103,7 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         render_quality: Quality = "fast",
         render_mode: str | None = None,
         paraphrases: str = "train",
+        servos: Path | None = None,
     ) -> None:
         _choose("obs_type", obs_type, OBS_TYPES)
         _choose("paraphrases", paraphrases, PARAPHRASES)
@@ -112,7 +116,7 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.obs_type, self.render_mode, self.paraphrases = obs_type, render_mode, paraphrases
         self.active_cameras = () if obs_type == "state" else chosen
         self.image_size, self.render_quality = _check_size(image_size), render_quality
-        self._build_simulation()
+        self._build_simulation(ServoModel.load(Path(servos), self.arm) if servos else None)
         self.task_description = ""
         self._seed = self._held = 0
         self._renderer: Renderer | None = None
@@ -126,8 +130,8 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             depth=obs_type == "depth",
         )
 
-    def _build_simulation(self) -> None:
-        self.model = self.compile()
+    def _build_simulation(self, servos: ServoModel | None) -> None:
+        self.model = self.compile(servos)
         frame_top_camera(self.model, self.work_area, self.image_size)
         self.data = mujoco.MjData(self.model)
         d = self.data  # its arrays stay where they are, so views of them stay current
@@ -180,13 +184,15 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
     # What all tasks share.
 
     @classmethod
-    def compile(cls) -> mujoco.MjModel:
-        """The compiled model with this project's physics options."""
+    def compile(cls, servos: ServoModel | None = None) -> mujoco.MjModel:
+        """The compiled model with this project's physics options, and perhaps other servos."""
         spec = cls.build()
         spec.option.timestep = TIMESTEP
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
         spec.option.impratio = 10.0
+        if servos is not None:
+            apply(spec, servos)
         return spec.compile()
 
     @cached_property
@@ -222,6 +228,7 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.data.qpos[:] = start.qpos
         self.data.mocap_pos[:] = start.mocap_pos
         self.data.ctrl[self.joints.ctrl] = start.qpos[self.joints.qpos]
+        settle(self.model, self.data)
         mujoco.mj_forward(self.model, self.data)
         self._seed, self._held = chosen, 0
         self.goal, self.task_description = start.goal, start.instruction

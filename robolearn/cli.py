@@ -22,6 +22,13 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "make an HTML page of an evaluation",
     ),
     "bench": ("bench", "bench:BenchConfig", "measure speed against MuJoCo and LeRobot"),
+    "deploy": ("deploy", "options:DeployConfig", "run a policy on an arm, or on its digital twin"),
+    "twin": ("hardware.twin", "hardware.twin:TwinConfig", "run the digital twin of the arm"),
+    "identify": (
+        "hardware.identify",
+        "options:IdentifyConfig",
+        "identify an arm's servos from a recording",
+    ),
     "doctor": ("doctor", "", "check this machine and say what to do"),
     "envs": ("list_envs", "", "list the environments"),
 }

@@ -52,12 +52,17 @@ def load_config[T](kind: type[T], folder: Path, name: str = NAME, **changes: obj
     """
     try:
         values = json.loads((folder / name).read_text())
-        return _build(kind, {**values, **changes})
+        return from_json(kind, {**values, **changes})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder / name} is missing or unusable: {error}") from error
 
 
-def _build[T](kind: type[T], values: dict[str, Any]) -> T:
+def from_json[T](kind: type[T], values: dict[str, Any]) -> T:
+    """The inverse of `to_json`, of a config.
+
+    Raises:
+        ValueError, TypeError: keys that the config does not know, or not all that it needs.
+    """
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(values) - set(known))
     if unknown:
@@ -67,7 +72,7 @@ def _build[T](kind: type[T], values: dict[str, Any]) -> T:
 
 def _value(kind: Any, value: Any) -> Any:  # noqa: ANN401
     if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return _build(kind, value)
+        return from_json(kind, value)
     if isinstance(value, list):
         return tuple(_value((get_args(kind) or (None,))[0], item) for item in value)
     if isinstance(value, str) and Path in (kind, *get_args(kind)):  # Path, or Path | None

@@ -143,13 +143,20 @@ def _open_misled(
 
 
 def _env_options(config: EvalConfig) -> dict[str, Any]:
-    """The pictures that the policy was trained on."""
-    description, _ = checkpoint.load_model(config.policy)
-    cameras = description["cameras"]
-    size = tuple(next(iter(cameras.values())))
     if config.paraphrases not in PARAPHRASES:
         raise ValueError(f"paraphrases is {config.paraphrases!r}; choose one of {PARAPHRASES}")
-    return {"cameras": tuple(cameras), "image_size": size, "paraphrases": config.paraphrases}
+    return {**picture_options(config.policy), "paraphrases": config.paraphrases}
+
+
+def picture_options(folder: Path) -> dict[str, Any]:
+    """The environment's options for the pictures that a policy was trained on.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    description, _ = checkpoint.load_model(folder)
+    cameras = description["cameras"]
+    return {"cameras": tuple(cameras), "image_size": tuple(next(iter(cameras.values())))}
 
 
 def shuffled_instructions(config: EvalConfig, seeds: Iterable[int]) -> dict[int, str]:

@@ -28,12 +28,43 @@ class DemoConfig:
     device: str = "cpu"
 
 
-@dataclass(frozen=True)
-class RecordConfig:
-    """Record demonstrations of a task's scripted expert."""
+@dataclass(frozen=True, kw_only=True)
+class RobotOptions:
+    """An arm, the cameras that see it, and the human beside it."""
+
+    robot: str = "so101"  # the kind of arm
+    port: str = "twin"  # its serial device, e.g. /dev/ttyACM0; "twin" rehearses without an arm
+    calibration: Path | None = None  # its file in LeRobot's form; the twin needs none
+    cameras: dict[str, str] = field(default_factory=dict)  # name and source, e.g. top /dev/video0
+    instruction: str = ""  # what the policy is told; the twin's task has its own
+    teleop: str = "none"  # keyboard, gamepad, or leader:PORT; none leaves the policy alone
+    leader_calibration: Path | None = None  # of the leader arm
+    seconds: float = 10.0  # an episode lasts at most
+    speed: float = 1.5  # rad/s that a joint may do
+    on_exit: Literal["park", "hold", "limp"] = "park"  # what becomes of the arm at the end
+    blackbox: Path = Path("runs/blackbox")  # where faults leave a recording of what led to them
+    estop: Path | None = None  # a pipe or device: any byte from it is an emergency stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployConfig(RobotOptions):
+    """Run a policy on an arm."""
+
+    policy: Path  # a checkpoint, or a run (its newest checkpoint)
+    episodes: int = 1
+    seed: int = 0  # of the first episode: noise of the policy, and the twin's task
+    replan_every: int = 4  # steps of a chunk that are executed before looking again
+    out: Path | None = None  # dataset folder to record the episodes into
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordConfig(RobotOptions):
+    """Record demonstrations: of a task's scripted expert, or of a human with `--robot`."""
 
     out: Path  # dataset folder; an existing one is continued
-    env: str = "robolearn/PickPlace-v0"  # environment id
+    env: str = "robolearn/PickPlace-v0"  # environment id, whose expert demonstrates
+    robot: str = ""  # so101: a human drives this arm with --teleop instead
     episodes: int = 800  # how many the dataset shall hold in the end
     seed: int = 1_000_000  # of the first episode; evaluation seeds start at 0
     image_size: tuple[int, int] = (48, 84)  # height and width, pixels
@@ -90,3 +121,14 @@ class ReportConfig:
     out: Path | None = None  # the page; by default report.html beside the evaluation
     extra: tuple[Path, ...] = ()  # further evaluations to show beside it
     videos: int = 24  # how many to embed at most
+
+
+@dataclass(frozen=True)
+class IdentifyConfig:
+    """Identify the servos of an arm from a recording."""
+
+    data: Path  # dataset folder
+    out: Path = Path("runs/identified.json")  # the servos, for simulated tasks and for the twin
+    units: Units | None = None  # of somebody else's recording: percent, degrees or si
+    episodes: int = 8  # use at most so many, evenly spread; the time grows with them
+    p_gain: int = 16  # register P_GAIN of the servos when they were recorded; LeRobot writes 16

@@ -1,20 +1,39 @@
-"""`robolearn record`: demonstrations of a scripted expert, as a LeRobotDataset v3.0."""
+"""`robolearn record`: demonstrations as a LeRobotDataset v3.0.
 
-from contextlib import closing
+A simulated task's scripted expert demonstrates, or a human who drives an arm.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from robolearn.agent import ExpertAgent
 from robolearn.config import NAME, load_config, save_config
+from robolearn.contract import ArmSpec
 from robolearn.dataset import EpisodeDataset
 from robolearn.envs.render import gl_renderer
 from robolearn.episodes import Episode, EpisodeWriter
 from robolearn.options import RecordConfig
 from robolearn.registry import make_env
+from robolearn.robot import as_vector, kept_episodes, open_robot
+from robolearn.rollout import Observation
 from robolearn.workers import Job, run_seeds
+
+
+@dataclass(frozen=True)
+class Demonstrator:
+    """Who demonstrates, on which arm."""
+
+    arm: ArmSpec
+    cameras: dict[str, tuple[int, int]]
+    notes: dict[str, Any]  # about the recording, as JSON
+    episodes: Callable[[Iterable[int]], Generator[Episode]]  # those to keep, by seed
 
 
 def record(config: RecordConfig) -> int:
@@ -22,28 +41,28 @@ def record(config: RecordConfig) -> int:
 
     Raises:
         DatasetError: the folder holds something else, is read-only, or the disk is full.
-        ValueError: unknown environment, or one without an expert.
+        ValueError, OSError: unknown environment, one without an expert, no arm, no device.
     """
     _check_same_task(config)
-    with closing(make_env(config.env, image_size=config.image_size)) as env:
-        task: Any = env.unwrapped
-    if not hasattr(task, "expert"):
-        raise ValueError(f"{config.env} has no scripted expert; only simulated tasks have one")
-    options = {"image_size": config.image_size}
-    job = Job(config.env, ExpertAgent, options)
-    cameras = dict.fromkeys(task.active_cameras, config.image_size)
-    notes = {"env_options": options, "renderer": gl_renderer()}
-    with EpisodeWriter(
-        config.out, arm=task.arm, fps=task.arm.control_hz, cameras=cameras, notes=notes
-    ) as writer:
+    with ExitStack() as stack:
+        who = _human(config, stack) if config.robot else _expert(config)
+        writer = stack.enter_context(
+            EpisodeWriter(
+                config.out,
+                arm=who.arm,
+                fps=who.arm.control_hz,
+                cameras=who.cameras,
+                notes=who.notes,
+            )
+        )
         save_config(config, config.out)
         missing = config.episodes - len(writer)
         # Seeds go on where the dataset ends, so that a continued recording repeats nothing.
         recorded = EpisodeDataset(config.out).episodes.seed.tolist() if len(writer) else []
         seeds = count(max([config.seed - 1, *recorded]) + 1)
-        with closing(run_seeds(job, seeds, config.workers)) as episodes:
-            for _ in track(range(missing), "recording", console=Console(stderr=True)):
-                writer.append(next(e for e in episodes if _wanted(e, config)))
+        episodes = stack.enter_context(closing(who.episodes(seeds)))
+        for _ in track(range(missing), "recording", console=Console(stderr=True)):
+            writer.append(next(episodes))
         return len(writer)
 
 
@@ -51,16 +70,64 @@ def _check_same_task(config: RecordConfig) -> None:
     """Refuses to mix two tasks in one dataset.
 
     Raises:
-        ValueError: the folder was recorded with another environment.
+        ValueError: the folder was recorded with another environment or arm.
     """
     if (config.out / NAME).exists():
-        before = load_config(RecordConfig, config.out).env
-        if before != config.env:
-            raise ValueError(f"{config.out} holds {before}, not {config.env}; take another --out")
+        old = load_config(RecordConfig, config.out)
+        before, now = old.robot or old.env, config.robot or config.env
+        if before != now:
+            raise ValueError(f"{config.out} holds {before}, not {now}; take another --out")
 
 
-def _wanted(episode: Episode, config: RecordConfig) -> bool:
-    return config.keep_failures or bool(episode.success.any())
+def _expert(config: RecordConfig) -> Demonstrator:
+    with closing(make_env(config.env, image_size=config.image_size)) as env:
+        task: Any = env.unwrapped
+    if not hasattr(task, "expert"):
+        raise ValueError(f"{config.env} has no scripted expert; only simulated tasks have one")
+    options = {"image_size": config.image_size}
+    job = Job(config.env, ExpertAgent, options)
+
+    def episodes(seeds: Iterable[int]) -> Generator[Episode]:
+        with closing(run_seeds(job, seeds, config.workers)) as recorded:
+            yield from (e for e in recorded if config.keep_failures or e.success.any())
+
+    cameras = dict.fromkeys(task.active_cameras, config.image_size)
+    notes = {"env_options": options, "renderer": gl_renderer()}
+    return Demonstrator(task.arm, cameras, notes, episodes)
+
+
+def _human(config: RecordConfig, stack: ExitStack) -> Demonstrator:
+    if config.teleop == "none":
+        raise ValueError("a human needs a device: --teleop keyboard, gamepad or leader:PORT")
+    cameras = config.cameras or None
+    env = open_robot(config, autonomous=False, cameras=cameras, image_size=config.image_size)
+    vector = stack.enter_context(closing(as_vector(env)))
+    arm: Any = env.unwrapped
+
+    def episodes(seeds: Iterable[int]) -> Generator[Episode]:
+        for episode in kept_episodes(env, vector, Onlooker(), seeds):
+            if episode.fault:
+                raise ValueError(f"{episode.fault}: look at the arm, then record on")
+            yield episode
+
+    sizes = dict.fromkeys(arm.active_cameras, config.image_size)
+    return Demonstrator(arm.arm, sizes, {"teleop": config.teleop}, episodes)
+
+
+class Onlooker:
+    """An actor that leaves everything to the human; what it says is not done."""
+
+    def reset(self, slot: int, seed: int, instruction: str) -> None:
+        """Nothing to prepare."""
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """The measured positions (N, J)."""
+        return np.array(observation["agent_pos"], np.float32)
+
+    def latency(self, slot: int) -> list[float]:
+        """None."""
+        del slot
+        return []
 
 
 def main(config: RecordConfig) -> int:

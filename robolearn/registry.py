@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium
 
 import robolearn.envs  # noqa: F401  (registers the tasks)
+import robolearn.hardware  # noqa: F401  (registers the arm)
 
 PREFIX = "robolearn/"
 
@@ -13,6 +14,12 @@ PREFIX = "robolearn/"
 def env_ids() -> list[str]:
     """The ids of all environments of this project."""
     return sorted(name for name in gymnasium.registry if name.startswith(PREFIX))
+
+
+def simulated_ids() -> list[str]:
+    """The ids of the simulated tasks, which are entered by `robolearn.envs`."""
+    entries = {name: str(gymnasium.spec(name).entry_point) for name in env_ids()}
+    return [name for name, entry in entries.items() if entry.startswith("robolearn.envs.")]
 
 
 def make_env(env_id: str, **options: Any) -> gymnasium.Env:  # noqa: ANN401 (the task's own)

@@ -9,11 +9,11 @@ from gymnasium.vector.utils import batch_space
 from robolearn.contract import ActionError, Info
 from robolearn.envs import batch
 from robolearn.envs.batch import BatchedEnv
-from robolearn.registry import env_ids, make_env
+from robolearn.registry import make_env, simulated_ids
 from robolearn.rollout import rollout
 from robolearn.seeding import stream
 
-IDS = env_ids()
+IDS = simulated_ids()
 
 
 def pair(env_id, mode, limit=None, count=3):

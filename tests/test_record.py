@@ -12,7 +12,7 @@ from robolearn.record import main, record
 
 def config(folder, **changes):
     settings = {"env": toy.ENV_ID, "image_size": toy.SIZE, "workers": 0}
-    return RecordConfig(folder, **{**settings, **changes})
+    return RecordConfig(out=folder, **{**settings, **changes})
 
 
 def seeds(folder):

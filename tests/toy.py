@@ -138,7 +138,7 @@ def record_demonstrations(folder, episodes):
     from robolearn.options import RecordConfig
     from robolearn.record import record
 
-    record(RecordConfig(folder, ENV_ID, episodes=episodes, image_size=SIZE, workers=0))
+    record(RecordConfig(out=folder, env=ENV_ID, episodes=episodes, image_size=SIZE, workers=0))
     return folder
 
 

@@ -1,0 +1,240 @@
+"""The driver process: owns the serial port and runs the control cycle with absolute deadlines.
+
+One cycle reads all servos, asks the supervisor (`robolearn.hardware.safety`) what may be done, and
+writes the goals. Nothing that a learner does can delay it: requests arrive through shared memory
+(`robolearn.hardware.channel`), and when they stop arriving the supervisor holds, then parks.
+
+    client (`robolearn.hardware.client`) --spawns--> guardian --spawns--> driver
+
+The guardian (`robolearn.hardware.guardian`) releases the arm if the driver dies; the driver puts
+the arm to rest if its client or the guardian dies.
+"""
+
+import gc
+import os
+import resource
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from robolearn.config import load_config, to_json
+from robolearn.contract import ArmSpec
+from robolearn.hardware.arm import ServoArm
+from robolearn.hardware.blackbox import BlackBox
+from robolearn.hardware.bus import Bus, BusError
+from robolearn.hardware.calibration import Calibration
+from robolearn.hardware.channel import LATENESS_EDGES, Channel
+from robolearn.hardware.clock import Clock, LockstepClock, WallClock
+from robolearn.hardware.safety import Supervisor
+from robolearn.hardware.safety_types import Command, Reading, Request, SafetyConfig, Verb
+from robolearn.hardware.workspace import Workspace
+
+TORQUE_CHECK: Final = 25  # cycles between looks at the servos' own torque switch
+AFTERMATH: Final = 1.0  # s that the black box goes on after a fault before it is saved once more
+PRIORITY: Final = 20  # of the real-time scheduler; above all ordinary processes
+MAX_BURST: Final = 500_000  # us that it may compute without a pause
+
+
+@dataclass(frozen=True)
+class DriverConfig:
+    """How to drive an arm."""
+
+    port: str  # serial device
+    calibration: Calibration  # which also names the arm
+    hz: float = 50.0  # cycles a second; the wire allows about 500, USB adapters less
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
+    check_poses: bool = True  # against the table, the workspace and the arm itself
+    blackbox: Path = Path("runs/blackbox")  # folder for the recordings of faults
+    estop: Path | None = None  # a pipe or device: any byte from it is an emergency stop
+    lockstep: bool = False  # time passes only as the client permits; for the twin
+
+    @property
+    def arm(self) -> ArmSpec:
+        """The arm."""
+        return self.calibration.arm
+
+
+def drive(folder: Path) -> None:
+    """The driver process.
+
+    Raises:
+        SystemExit: 1 if the arm could not be driven; `status` has the reason.
+    """
+    config = load_config(DriverConfig, folder)
+    channel = Channel(folder, config.arm.size)
+    try:
+        loop = DriverLoop(config, channel)
+        loop.arm.connect()
+    except (OSError, ValueError) as error:
+        channel.report(reason=str(error))
+        raise SystemExit(1) from None
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: loop.supervisor.exit("the driver was asked to end"))
+    if not config.lockstep:
+        _raise_priority()
+    try:
+        loop.run()
+    finally:
+        loop.close()
+
+
+def _raise_priority() -> None:
+    """Goes before everything else on this machine, as far as that is allowed."""
+    with suppress(OSError):
+        os.nice(-10)
+    with suppress(OSError, AttributeError):  # root, or a limit `rtprio`; not on macOS
+        # A driver that never rests would stop the machine; the kernel ends it, the guardian acts.
+        resource.setrlimit(resource.RLIMIT_RTTIME, (MAX_BURST, MAX_BURST))
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+    gc.collect()
+    gc.freeze()  # what exists now is never looked at again
+
+
+class DriverLoop:
+    """The control cycle of one arm.
+
+    Args:
+        config: the arm.
+        channel: to the client.
+
+    Raises:
+        OSError: the black box or the emergency stop cannot be opened.
+    """
+
+    def __init__(self, config: DriverConfig, channel: Channel) -> None:
+        self.config, self.channel = config, channel
+        self.period = 1.0 / config.hz
+        self.clock: Clock = WallClock()
+        if config.lockstep:
+            self.clock = LockstepClock(self.period, channel.permitted)
+        size = config.arm.size
+        self.box = BlackBox(config.blackbox, size, {"driver": to_json(config)})
+        bus = Bus(config.port, config.calibration.ids, clock=self.clock.now, tap=self.box.packet)
+        self.arm = ServoArm(config.arm, bus, config.calibration)
+        workspace = Workspace(config.arm) if config.check_poses else None
+        self.supervisor = Supervisor(config.arm, config.safety, self.period, workspace)
+        self._estop = os.open(config.estop, os.O_RDONLY | os.O_NONBLOCK) if config.estop else None
+        self._guardian = os.getppid()
+        self._pressed = False
+        self._save_at = np.inf
+        self._cycle = self._lost = self._missed = self._limited = 0
+        self._lateness = np.zeros(len(LATENESS_EDGES) + 1, np.int64)
+        self._reading = Reading.blank(size)
+
+    def run(self) -> None:
+        """Runs cycles until the arm is at rest and nobody wants it any more."""
+        deadline = self.clock.now() + self.period
+        while not self.supervisor.finished:
+            if not self.clock.wait_until(deadline):
+                self._look_after_client()
+                continue
+            began = self.clock.now()
+            self._lateness[np.searchsorted(LATENESS_EDGES, 1000.0 * (began - deadline))] += 1
+            self.cycle(began)
+            # A cycle that ends late skips ticks; it never catches up in a burst.
+            late = max(0, int((self.clock.now() - deadline) / self.period))
+            self._missed += late
+            deadline += (1 + late) * self.period
+
+    def cycle(self, now: float) -> None:
+        """Reads, decides, writes, reports."""
+        self._look_after_client()
+        request = self._request()
+        reading = self._read(now)
+        fault = self.supervisor.fault
+        command = self.supervisor.tick(now, reading, request)
+        self._write(now, command)
+        self._keep(now, request, command, fresh=reading is not None)
+        self._report(now, command)
+        if command.fault is not fault and command.fault:
+            self.box.save(str(command.fault))
+            self._save_at = now + AFTERMATH
+        elif now >= self._save_at:
+            self.box.save(f"{command.fault}-after")
+            self._save_at = np.inf
+
+    def _look_after_client(self) -> None:
+        if self.channel.is_orphaned() or os.getppid() != self._guardian:
+            self.supervisor.exit("the program that drove the arm is gone")
+
+    def _request(self) -> Request:
+        request = self.channel.request()
+        if self._estop is not None:
+            with suppress(BlockingIOError):
+                self._pressed = bool(os.read(self._estop, 64)) or self._pressed
+            self._pressed = self._pressed and request.verb is not Verb.RESET_FAULT
+        return Request(**{**vars(request), "estop": request.estop or self._pressed})
+
+    def _read(self, now: float) -> Reading | None:
+        try:
+            self._reading = self.arm.read(now, with_torque=self._cycle % TORQUE_CHECK == 0)
+        except (BusError, ValueError) as error:  # a ValueError: another arm was plugged in
+            self._lost += 1
+            self.box.event(now, str(error))
+            return None
+        return self._reading
+
+    def _write(self, now: float, command: Command) -> None:
+        try:
+            if command.torque_enable and command.goal is not None:
+                self.arm.drive(command.goal, command.torque_limit, self.supervisor.limits)
+            elif self.arm.torque and (complaint := self.arm.release()):
+                self.box.event(now, complaint)
+        except BusError as error:
+            self.box.event(now, str(error))
+
+    def _keep(self, now: float, request: Request, command: Command, *, fresh: bool) -> None:
+        """Into the black box; the order is that of `blackbox.cycle_fields`."""
+        nothing = np.full(self.config.arm.size, np.nan)
+        r = self._reading
+        self.box.cycle(
+            (
+                *(now, str(command.state).encode(), str(command.fault).encode()),
+                nothing if request.goal is None else request.goal,
+                nothing if command.goal is None else command.goal,
+                *(command.limited, command.torque_limit, fresh),
+                *(r.position, r.velocity, r.effort, r.current, r.voltage, r.temperature, r.alarms),
+            )
+        )
+        for event in command.events:
+            self.box.event(now, event)
+
+    def _report(self, now: float, command: Command) -> None:
+        r = self._reading
+        self._cycle += 1
+        self._limited += command.limited
+        self.channel.report(
+            cycle=self._cycle,
+            time=now,
+            state=command.state,
+            fault=command.fault,
+            reason=self.supervisor.reason,
+            position=r.position,
+            velocity=r.velocity,
+            effort=r.effort,
+            goal=r.position if command.goal is None else command.goal,
+            current=r.current,
+            voltage=r.voltage,
+            temperature=r.temperature,
+            alarms=r.alarms,
+            torque=self.arm.torque,
+            age=now - r.time,
+            limited=self._limited,
+            lost=self._lost,
+            missed=self._missed,
+            lateness=self._lateness,
+        )
+
+    def close(self) -> None:
+        """Lets go of the arm, whatever has happened, unless it shall stay as it is."""
+        if self.config.safety.on_exit != "hold" or not self.supervisor.finished:
+            self.arm.release()
+        if np.isfinite(self._save_at):
+            self.box.save(f"{self.supervisor.fault}-after")
+        self.arm.bus.close()
+        self.box.close()
+        self.channel.report(state="disconnected", torque=self.arm.torque)

@@ -1,0 +1,140 @@
+"""Opening an arm for the commands that drive one: `deploy`, and `record --robot`."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from robolearn.contract import SO101
+from robolearn.episodes import Episode, EpisodeWriter
+from robolearn.hardware.intervention import Intervention
+from robolearn.hardware.safety_types import SafetyConfig
+from robolearn.hardware.teleop import Teleop
+from robolearn.options import RobotOptions
+from robolearn.registry import make_env
+from robolearn.rollout import Actor, rollout
+
+ROBOTS = {"so101": "robolearn/SO101-v0"}  # kind -> environment
+
+
+def open_robot(options: RobotOptions, *, autonomous: bool, **env_options: Any) -> gymnasium.Env:  # noqa: ANN401
+    """The arm's environment, with a human beside it where `options.teleop` names a device.
+
+    Args:
+        options: the arm.
+        autonomous: whether a policy acts when the human does not.
+        env_options: of the environment besides those of `options`, such as `image_size`.
+
+    Raises:
+        OSError, ValueError: no arm, no camera, no calibration, no device.
+    """
+    if options.robot not in ROBOTS:
+        raise ValueError(f"robot is {options.robot!r}; choose one of {', '.join(ROBOTS)}")
+    safety = SafetyConfig(velocity=options.speed, on_exit=options.on_exit)
+    teleop = open_teleop(options)  # first: a missing pedal shall not leave an arm engaged
+    try:
+        env = make_env(
+            ROBOTS[options.robot],
+            port=options.port,
+            calibration=options.calibration,
+            instruction=options.instruction,
+            realtime=True,
+            safety=safety,
+            blackbox=options.blackbox,
+            estop=options.estop,
+            max_episode_steps=round(options.seconds * SO101.control_hz),
+            **env_options,
+        )
+    except BaseException:
+        if teleop is not None:
+            teleop.close()
+        raise
+    return env if teleop is None else Intervention(env, teleop, autonomous=autonomous)
+
+
+def as_vector(env: gymnasium.Env) -> SyncVectorEnv:
+    """One environment as `rollout` wants it."""
+    return SyncVectorEnv([lambda: env], copy=False, autoreset_mode=AutoresetMode.DISABLED)
+
+
+def kept_episodes(
+    env: gymnasium.Env, vector: SyncVectorEnv, actor: Actor, seeds: Iterable[int]
+) -> Iterator[Episode]:
+    """Runs every seed, again as long as the human wants; ends with a fault, which is looked at.
+
+    Args:
+        env: the arm, as `open_robot` opened it.
+        vector: the same, as `as_vector` has it.
+        actor: acts when the human does not.
+        seeds: may be endless.
+    """
+    for seed in seeds:
+        (episode,) = rollout(vector, actor, [seed])
+        while isinstance(env, Intervention) and env.rerecord:
+            (episode,) = rollout(vector, actor, [seed])
+        yield episode
+        if episode.fault:
+            return
+
+
+def open_writer(folder: Path, env: gymnasium.Env) -> EpisodeWriter:
+    """A dataset for what an arm does.
+
+    Raises:
+        DatasetError: the folder cannot be written or holds something else.
+    """
+    arm: Any = env.unwrapped
+    cameras = dict.fromkeys(arm.active_cameras, arm.image_size)
+    return EpisodeWriter(folder, arm=arm.arm, fps=arm.arm.control_hz, cameras=cameras)
+
+
+def open_teleop(options: RobotOptions) -> Teleop | None:
+    """The device that `options.teleop` names.
+
+    Raises:
+        OSError, ValueError: an unknown device, or one that is not there.
+    """
+    kind, _, where = options.teleop.partition(":")
+    if kind not in TELEOPS:
+        known = ", ".join(TELEOPS)
+        raise ValueError(f"teleop is {options.teleop!r}; choose one of {known}")
+    return TELEOPS[kind](options, where)
+
+
+def _none(options: RobotOptions, where: str) -> None:
+    del options, where
+
+
+def _keyboard(options: RobotOptions, where: str) -> Teleop:
+    from robolearn.hardware.keyboard import KeyboardTeleop
+
+    del options, where
+    return KeyboardTeleop()
+
+
+def _gamepad(options: RobotOptions, where: str) -> Teleop:
+    from robolearn.hardware.gamepad import GamepadTeleop
+
+    del options, where
+    return GamepadTeleop()
+
+
+def _leader(options: RobotOptions, where: str) -> Teleop:
+    from robolearn.hardware.bus import Bus
+    from robolearn.hardware.calibration import Calibration
+    from robolearn.hardware.keyboard import KeyboardTeleop
+    from robolearn.hardware.leader import Leader
+
+    if not where or options.leader_calibration is None:
+        raise ValueError(
+            "a leader arm needs its port and its calibration: "
+            "--teleop leader:/dev/ttyACM1 --leader-calibration FILE"
+        )
+    calibration = Calibration.load(options.leader_calibration, SO101)
+    bus = Bus(where, calibration.ids)
+    return Leader(bus, calibration, pedal=KeyboardTeleop())
+
+
+TELEOPS = {"none": _none, "keyboard": _keyboard, "gamepad": _gamepad, "leader": _leader}

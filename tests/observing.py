@@ -1,0 +1,42 @@
+"""What tests of environments share: episodes as plain arrays, compared bit by bit."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from robolearn.registry import make_env
+
+
+def flat(observation, prefix=""):
+    """{"pixels": {"top": x}} becomes {"pixels/top": x}."""
+    leaves = {}
+    for key, value in observation.items():
+        name = prefix + key
+        leaves |= flat(value, f"{name}/") if isinstance(value, Mapping) else {name: value}
+    return leaves
+
+
+def run(env, seed, steps=6):
+    """The observations of an episode that random actions drive."""
+    return [flat(env.reset(seed=seed)[0]), *go_on(env, seed, steps)]
+
+
+def go_on(env, seed, steps=6):
+    """The observations of steps with random actions."""
+    space, rng = env.action_space, np.random.default_rng(seed)
+    actions = rng.uniform(space.low, space.high, (steps, *space.shape)).astype(np.float32)
+    return [flat(env.step(action)[0]) for action in actions]
+
+
+def digest(env_id, seed):
+    """A fingerprint of all bits of an episode; at module level, so that a process can run it."""
+    env = make_env(env_id)
+    parts = run(env, seed)
+    env.close()
+    return hashlib.sha256(b"".join(p[k].tobytes() for p in parts for k in sorted(p))).hexdigest()
+
+
+def assert_same(one, other):
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_equal(a, b)
