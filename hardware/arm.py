@@ -38,12 +38,15 @@ class ServoArm:
     def connect(self) -> None:
         """Opens the port and checks servos and calibration; nothing moves.
 
+        Servos may have torque from a program that died; then `torque` says so.
+
         Raises:
             OSError, ValueError: no port, wrong servos, or a calibration that is not theirs.
         """
         self.bus.connect()
         self.bus.check_servos()
         self.calibration.check_servos(self.bus)
+        self.torque = bool(self.bus.read(Register.TORQUE_ENABLE).any())
 
     def read(self, now: float, *, with_torque: bool) -> Reading:
         """One cycle's reading; a lost port is opened again first.
@@ -56,12 +59,8 @@ class ServoArm:
             BusError: not all servos answered.
         """
         self._reconnect(now)
-        try:
-            states = self.bus.read_states()
-            torque = self.bus.read(Register.TORQUE_ENABLE) > 0 if with_torque else None
-        except BusLost:
-            self.bus.close()
-            raise
+        states = self.bus.read_states()
+        torque = self.bus.read(Register.TORQUE_ENABLE) > 0 if with_torque else None
         return self._reading(states, now, torque)
 
     def _reconnect(self, now: float) -> None:

@@ -236,4 +236,6 @@ def load(folder: Path) -> Recording:
 
 def _example(folder: Path) -> Path:
     """The newest recording in the folder, or one that might be."""
-    return max(folder.glob(f"[0-9]*/{HEADER}"), default=folder / "20260923T101500.0-overload/x").parent
+    return max(
+        folder.glob(f"[0-9]*/{HEADER}"), default=folder / "20260923T101500.0-overload/x"
+    ).parent

@@ -15,8 +15,8 @@ import numpy as np
 from robolearn.hardware.safety_types import Request, Verb
 from robolearn.hardware.shared import Record
 
-# Upper ends of the histogram's bins, ms; a last bin takes the rest.
-LATENESS_EDGES: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0)
+# Upper ends of the histogram's bins, ms, each a quarter above the last; one more takes the rest.
+LATENESS_EDGES: Final = tuple(round(0.05 * 10 ** (k / 10), 4) for k in range(31))
 TEXT: Final = 240  # bytes of a sentence
 
 
@@ -56,6 +56,7 @@ def _request_fields(joints: int) -> list[tuple]:
         ("verbs", np.int64),  # how many verbs there were so far
         ("estop", np.bool_),
         ("permitted", np.int64),  # cycles so far, in lockstep
+        ("closing", np.bool_),  # the client has what it wanted
     ]
 
 
@@ -99,17 +100,25 @@ class Channel:
         """Presses or lets go of the emergency stop."""
         self._request.write(estop=pressed)
 
+    def close(self) -> None:
+        """Tells the driver to put the arm to rest and to end."""
+        self._request.write(closing=True)
+
     # The guardian's side.
 
     def orphan(self) -> None:
-        """Tells the driver that the client is gone."""
+        """Tells the driver that the client has died."""
         self._guard.write(orphaned=True)
 
     # The driver's side.
 
     def is_orphaned(self) -> bool:
-        """Whether the client is gone."""
+        """Whether the client has died."""
         return bool(self._guard.read()["orphaned"])
+
+    def is_closing(self) -> bool:
+        """Whether the client is done."""
+        return bool(self._request.read()["closing"])
 
     def permitted(self) -> int:
         """How many cycles the client has permitted so far, in lockstep."""

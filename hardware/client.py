@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from robolearn.config import save_config
+from robolearn.contract import ActionError
 from robolearn.hardware.channel import Channel
 from robolearn.hardware.driver import DriverConfig
 from robolearn.hardware.guardian import guard
@@ -32,6 +33,7 @@ POLL: Final = 0.0003  # s between looks at the status; a cycle takes 20 ms
 PACE: Final = 0.7  # of the speed limit, for moves that nobody steers
 MIN_JERK_PEAK: Final = 1.875  # its greatest speed over its mean speed
 SETTLE: Final = 0.3  # s
+DETOURS: Final = 2  # rounds in which the joints go one after the other
 ARRIVED: Final = 0.02  # contract units from the goal to its sent form
 
 
@@ -110,7 +112,16 @@ class Driver:
         return Snapshot(**values)
 
     def send(self, goal: np.ndarray, camera_age: float = 0.0) -> None:
-        """Asks for joint targets (J,), contract units; the safety layer limits them on the way."""
+        """Asks for joint targets (J,), contract units; the safety layer limits them on the way.
+
+        Raises:
+            ActionError: another shape; the arm keeps its last goal.
+        """
+        arm = self.config.arm
+        if np.shape(goal) != (arm.size,):
+            raise ActionError(
+                f"the goal has shape {np.shape(goal)}; {arm.name} takes ({arm.size},)"
+            )
         self._channel.set_goal(goal, self.read().time, camera_age)
 
     def advance(self, cycles: int = 1) -> Snapshot:
@@ -149,8 +160,8 @@ class Driver:
         return self._reach(Verb.PARK, State.LIMP)
 
     def limp(self) -> Snapshot:
-        """Lets go at once: the arm sinks."""
-        return self._reach(Verb.LIMP, State.LIMP)
+        """Lets go at once: the arm sinks. A fault stays latched."""
+        return self._reach(Verb.LIMP, State.LIMP, State.FAULT)
 
     def estop(self) -> Snapshot:
         """Switches the torque off and latches; `reset_fault` ends it."""
@@ -162,16 +173,16 @@ class Driver:
         self._channel.set_estop(pressed=True)
 
     def reset_fault(self) -> Snapshot:
-        """Ends a fault; the arm is limp then.
+        """Ends a fault; the arm holds then, or is limp if that was the fault's reaction.
 
         Raises:
             DriverError: the cause is still there.
         """
         self._channel.set_estop(pressed=False)
-        return self._reach(Verb.RESET_FAULT, State.LIMP)
+        return self._reach(Verb.RESET_FAULT, State.LIMP, State.HOLD)
 
-    def _reach(self, verb: Verb, state: State) -> Snapshot:
-        """Posts a verb and waits until the arm is in the state.
+    def _reach(self, verb: Verb, *states: State) -> Snapshot:
+        """Posts a verb and waits until the arm is in one of the states.
 
         Raises:
             DriverError: refused, or a fault came in between; the message says why.
@@ -181,27 +192,42 @@ class Driver:
             snapshot = self.advance()
             if self._channel.seen() < count:
                 continue
-            if snapshot.state is state:
+            if snapshot.state in states:
                 return snapshot
             if snapshot.state not in PASSING:
                 break
-        raise DriverError(f"the arm is {snapshot.state}, not {state}: {snapshot.reason}")
+        wanted = " or ".join(states)
+        raise DriverError(f"the arm is {snapshot.state}, not {wanted}: {snapshot.reason}")
 
     def move_to(self, goal: np.ndarray) -> Snapshot:
         """Moves all joints together to a pose (J,), and waits until they are told to be there.
 
+        Where something is in the way of that, as the table is for an arm that lies folded, the
+        joints go one after the other.
+
         Raises:
-            DriverError: a fault, or something is in the way.
+            DriverError: a fault, or something is in the way all the same.
         """
-        start = self.read().goal
-        for goal_now in self._path(start, np.asarray(goal, float)):
+        goal = np.asarray(goal, float)
+        snapshot = self._go(goal)
+        for _ in range(DETOURS):
+            for joint in range(self.config.arm.size):
+                if abs(snapshot.goal[joint] - goal[joint]) > ARRIVED:
+                    snapshot = self._go(
+                        np.where(np.arange(len(goal)) == joint, goal, snapshot.goal)
+                    )
+        if np.abs(snapshot.goal - goal).max() > ARRIVED:
+            where = np.round(goal, 2).tolist()
+            raise DriverError(f"the arm cannot get to {where}: {snapshot.reason}")
+        return snapshot
+
+    def _go(self, goal: np.ndarray) -> Snapshot:
+        """Takes the straight way to a pose (J,), as far as that goes."""
+        for goal_now in self._path(self.read().goal, goal):
             self.send(goal_now)
             snapshot = self.advance()
             if snapshot.fault:
                 raise DriverError(f"{snapshot.fault}: {snapshot.reason}")
-        if np.abs(snapshot.goal - goal).max() > ARRIVED:
-            where = np.round(goal, 2).tolist()
-            raise DriverError(f"the arm cannot get to {where}: {snapshot.reason}")
         return snapshot
 
     def _path(self, start: np.ndarray, goal: np.ndarray) -> Iterator[np.ndarray]:
@@ -222,7 +248,7 @@ class Driver:
             return
         self._closed = True
         atexit.unregister(self.close)
-        self._channel.orphan()
+        self._channel.close()
         self._join()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -33,14 +33,14 @@ class WallClock:
 
 
 class LockstepClock:
-    """Advances by one period for every cycle that the client permits; else time stands still.
+    """Advances by one period for every cycle that is permitted; else time stands still.
 
     Args:
         period: s.
-        permitted: tells how many cycles the client has permitted so far.
+        permitted: tells how many cycles are permitted so far.
     """
 
-    def __init__(self, period: float, permitted: Callable[[], int]) -> None:
+    def __init__(self, period: float, permitted: Callable[[], float]) -> None:
         self._period, self._permitted, self._ticks = period, permitted, 0
 
     def now(self) -> float:

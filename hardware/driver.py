@@ -29,8 +29,9 @@ from robolearn.hardware.bus import Bus, BusError
 from robolearn.hardware.calibration import Calibration
 from robolearn.hardware.channel import LATENESS_EDGES, Channel
 from robolearn.hardware.clock import Clock, LockstepClock, WallClock
+from robolearn.hardware.registers import Register
 from robolearn.hardware.safety import Supervisor
-from robolearn.hardware.safety_types import Command, Reading, Request, SafetyConfig, Verb
+from robolearn.hardware.safety_types import Command, Reading, Request, SafetyConfig, State, Verb
 from robolearn.hardware.workspace import Workspace
 
 TORQUE_CHECK: Final = 25  # cycles between looks at the servos' own torque switch
@@ -69,6 +70,8 @@ def drive(folder: Path) -> None:
     try:
         loop = DriverLoop(config, channel)
         loop.arm.connect()
+        # Torque that an earlier program has left on is this driver's to switch off.
+        loop.arm.torque = bool(loop.arm.bus.read(Register.TORQUE_ENABLE).any())
     except (OSError, ValueError) as error:
         channel.report(reason=str(error))
         raise SystemExit(1) from None
@@ -110,7 +113,7 @@ class DriverLoop:
         self.period = 1.0 / config.hz
         self.clock: Clock = WallClock()
         if config.lockstep:
-            self.clock = LockstepClock(self.period, channel.permitted)
+            self.clock = LockstepClock(self.period, self._permitted)
         size = config.arm.size
         self.box = BlackBox(config.blackbox, size, {"driver": to_json(config)})
         bus = Bus(config.port, config.calibration.ids, clock=self.clock.now, tap=self.box.packet)
@@ -158,8 +161,18 @@ class DriverLoop:
             self._save_at = np.inf
 
     def _look_after_client(self) -> None:
-        if self.channel.is_orphaned() or os.getppid() != self._guardian:
-            self.supervisor.exit("the program that drove the arm is gone")
+        """Ends when the client says so; when it has died, after the supervisor has let go."""
+        if self.channel.is_closing():
+            self.supervisor.exit()
+        elif self._is_alone() and not self.arm.torque:
+            self.supervisor.exit("the program that drove the arm has died")
+
+    def _is_alone(self) -> bool:
+        return self.channel.is_orphaned() or os.getppid() != self._guardian
+
+    def _permitted(self) -> float:
+        """Cycles that may run, in lockstep; without a client time goes on by itself."""
+        return np.inf if self._is_alone() else self.channel.permitted()
 
     def _request(self) -> Request:
         request = self.channel.request()
@@ -171,7 +184,8 @@ class DriverLoop:
 
     def _read(self, now: float) -> Reading | None:
         try:
-            self._reading = self.arm.read(now, with_torque=self._cycle % TORQUE_CHECK == 0)
+            with_torque = self.supervisor.state is State.ENGAGING or not self._cycle % TORQUE_CHECK
+            self._reading = self.arm.read(now, with_torque=with_torque)
         except (BusError, ValueError) as error:  # a ValueError: another arm was plugged in
             self._lost += 1
             self.box.event(now, str(error))

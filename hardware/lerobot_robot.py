@@ -11,188 +11,194 @@ SO-101 is safer as `robolearn/SO101-v0`.
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import gymnasium
 import numpy as np
 
-from robolearn.contract import (
-    SO101,
-    ArmSpec,
-    Info,
-    action_space,
-    check_action,
-    limit_action,
-    observation_space,
-)
-from robolearn.hardware.camera import fit
+from robolearn.contract import SO101, ArmSpec, Info
 from robolearn.hardware.client import ARRIVED, PACE, DriverError
-from robolearn.hardware.clock import Clock, WallClock
+from robolearn.hardware.lerobot_arm import LeRobotArm, Observation
 from robolearn.hardware.safe_env import SafeEnv
-from robolearn.hardware.safety import Fault, Request, SafetyConfig
+from robolearn.hardware.safety import Request, SafetyConfig
 from robolearn.hardware.workspace import Workspace
-from robolearn.units import UNITS, Units, unit_map
 
 if TYPE_CHECKING:
     from lerobot.robots import Robot, RobotConfig
 
-Observation = dict[str, Any]
 ARMS: Final = {"so101_follower": SO101}  # LeRobot's type of robot -> the arm
 CAPTURE: Final = {"fps": 30, "width": 640, "height": 480}  # asked of a camera
 SETTLE: Final = 0.5  # s at home before an episode begins
-SAME: Final = 1e-4  # contract units; what the way through LeRobot's units rounds away
 
 
-class LeRobotArm(gymnasium.Env[Observation, np.ndarray]):
-    """A robot of LeRobot in the form of `robolearn.contract`, with nothing in front of it.
+class LeRobotEnv(SafeEnv):
+    """A robot of LeRobot as an environment, guarded.
 
-    `agent_vel` is the change of the position between two observations, and `agent_effort` is 0.
+    An episode begins at `ArmSpec.home`, where the arm goes by itself. A fault ends the episode as
+    truncated and stays until `reset_fault`. Closing parks the arm before LeRobot lets go of it.
 
     Args:
-        robot: a LeRobot robot with one feature `<joint>.pos` for each joint of the arm.
+        robot: see `LeRobotArm`.
         arm: the arm that it is.
-        units: of the robot's features; None: as its config's `use_degrees` says.
-        cameras: which of the robot's cameras are observed; None: all.
-        image_size: height and width of the pictures, pixels.
-        instruction: what the policy is told.
-        render_mode: "rgb_array" or None.
-        clock: paces the steps.
+        safety: the thresholds; None takes the defaults.
+        workspace: what poses are allowed; None: the default for an SO-101, all for other arms.
+        options: of `LeRobotArm`.
 
     Attributes:
-        problem: why the robot was last lost, in LeRobot's words.
+        fault: why the arm stopped, "" if it did not.
+        problem: the same in words.
 
     Raises:
-        ValueError: other joints, unknown units or cameras, or no calibration.
-        OSError: the robot does not connect.
+        ValueError, OSError: see `LeRobotArm`.
     """
-
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 20}
 
     def __init__(
         self,
         robot: "Robot",
         arm: ArmSpec = SO101,
         *,
-        units: Units | None = None,
-        cameras: Sequence[str] | None = None,
-        image_size: tuple[int, int] = (48, 84),
-        instruction: str = "",
-        render_mode: str | None = None,
-        clock: Clock | None = None,
+        safety: SafetyConfig | None = None,
+        workspace: Workspace | None = None,
+        **options: Any,  # noqa: ANN401 (of `LeRobotArm`)
     ) -> None:
-        self.robot, self.arm, self.render_mode = robot, arm, render_mode
-        self.metadata = {**self.metadata, "render_fps": round(arm.control_hz)}
-        self.image_size = (int(image_size[0]), int(image_size[1]))
-        self.task_description = self._instruction = instruction
-        self.problem, self._seed = "", 0
-        self._names = _joint_names(robot, arm)
-        self._scale, self._offset = unit_map(arm, units or _units_of(robot))
-        self.active_cameras = _chosen(robot, cameras)
-        self.action_space = action_space(arm)
-        self.observation_space = observation_space(arm, self.active_cameras, self.image_size)
-        self._clock = clock or WallClock()
-        self._connect()
-        self._time = self._deadline = self._clock.now()
-        self._position = np.zeros(arm.size)
-        self._observation: Observation = {}
-
-    def _connect(self) -> None:
-        """Never with LeRobot's own calibration, which asks questions on the terminal."""
-        if not self.robot.is_connected:
-            self.robot.connect(calibrate=False)
-        if not self.robot.is_calibrated:
-            self.close()
-            raise ValueError(
-                f"{self.robot} is not calibrated; run `lerobot-calibrate --robot.type={_kind(self.robot)}`"
-            )
+        if workspace is None and arm.joints == SO101.joints:
+            workspace = Workspace(arm)
+        self._robot_arm = LeRobotArm(robot, arm, **options)
+        super().__init__(self._robot_arm, safety, workspace)
+        self.fault = self.problem = ""
+        self._open, self._ready = True, False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Starts an episode where the arm is.
-
-        Args:
-            seed: only told in the info.
-            options: {"instruction": text} replaces the instruction for this episode.
+        """Brings the arm to the start of an episode; arrange the objects before.
 
         Raises:
-            DriverError: the robot does not answer.
+            DriverError: a fault is latched, the robot does not answer, or the arm does not get to
+                its start.
+            RuntimeError: the arm is where it may not be engaged.
         """
-        super().reset(seed=seed)
-        self._seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
-        self.task_description = (options or {}).get("instruction") or self._instruction
-        self.problem, self._observation = "", {}
-        self._observe()
-        if self.problem:
-            raise DriverError(f"{self.robot} does not answer: {self.problem}")
-        self._deadline = self._clock.now()
-        goal = self._observation["agent_pos"].copy()
-        return self._observation, self._info(goal, goal)
+        if self.fault:
+            raise DriverError(
+                f"the fault {self.fault} is latched ({self.problem}); look at the arm, then call "
+                "reset_fault()"
+            )
+        observation, _ = super().reset(seed=seed, options=options)
+        self._ready = True
+        return self._go_home(observation["agent_pos"].astype(float))
+
+    def _go_home(self, start: np.ndarray) -> tuple[Observation, dict[str, Any]]:
+        home, dt = np.array(self.arm.home), 1 / self.arm.control_hz
+        seconds = float((np.abs(home - start) / (PACE * self.supervisor.limits.velocity)).max())
+        steps = max(1, round(seconds / dt))
+        shares = np.minimum(np.arange(1, steps + 1 + round(SETTLE / dt)) / steps, 1.0)
+        for share in shares:
+            goal = (start + (home - start) * share).astype(np.float32)
+            observation, *_, info = self.step(goal)
+            if self.fault:
+                raise DriverError(f"{self.fault} on the way home: {self.problem}")
+        if np.abs(info[Info.ACTION_SENT] - home).max() > ARRIVED:
+            said = self.events[-1] if self.events else ""
+            raise DriverError(f"the arm does not get home: {said}")
+        return observation, info
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Sends joint targets, waits for the end of the control period and observes.
+        """Sends joint targets, as far as they are safe, and waits for the end of the period.
 
         Raises:
-            ActionError: wrong shape, NaN or infinity; nothing was sent.
+            ActionError: wrong shape, NaN or infinity; the arm keeps its last target.
         """
-        requested = check_action(self.arm, action)
-        sent = limit_action(self.arm, requested)
-        self.problem = ""
-        with self._losses():
-            sent = self._send(sent)
-        self._deadline = max(self._deadline + 1 / self.arm.control_hz, self._clock.now())
-        while not self._clock.wait_until(self._deadline):
-            pass
-        self._observe()
-        return self._observation, 0.0, False, bool(self.problem), self._info(requested, sent)
+        outcome = super().step(action)
+        if fault := outcome[-1][Info.FAULT]:
+            self.fault = self.fault or fault
+            self.problem = self.problem or self._robot_arm.problem or self.supervisor.reason
+        return outcome
 
-    def _send(self, goal: np.ndarray) -> np.ndarray:
-        """Returns what the robot says that it executes, contract units, float32 (J,)."""
-        values = (goal - self._offset) / self._scale
-        executed = self.robot.send_action(dict(zip(self._names, values.tolist(), strict=True)))
-        told = self._to_si(executed)
-        return goal if np.abs(told - goal).max() < SAME else told.astype(np.float32)
+    def reset_fault(self) -> None:
+        """Ends a fault; somebody has looked at the arm."""
+        self.fault = self.problem = ""
 
-    def _to_si(self, features: Mapping[str, Any]) -> np.ndarray:
-        values = np.array([features[name] for name in self._names], float)
-        return values * self._scale + self._offset
+    def close(self) -> None:
+        """Parks the arm, or what `SafetyConfig.on_exit` says, and disconnects it.
 
-    def _observe(self) -> None:
-        """Makes a new observation; if the robot is lost, the last one stays."""
-        with self._losses():
-            features = self.robot.get_observation()
-            position = self._to_si(features)
-            if not np.isfinite(position).all():
-                raise ValueError(f"it reports the position {position.tolist()}")
-            pixels = {
-                name: fit(np.asarray(features[name]), self.image_size)
-                for name in self.active_cameras
-            }
-            now = self._clock.now()
-            velocity = np.zeros(self.arm.size)
-            if self._observation and now > self._time:
-                velocity = (position - self._position) / (now - self._time)
-            self._time, self._position = now, position
-            self._observation = self._bounded(position, velocity, pixels)
-
-    def _losses(self) -> suppress:
-        """Turns every error of the robot into `problem`.
-
-        Every `Exception`, because LeRobot lets through what its libraries raise: a cable that is
-        pulled out is a `termios.error`, which is not an `OSError`.
+        Raises:
+            DriverError: LeRobot did not switch the torque off.
         """
-        return _Losses(self)
+        if not self._open:
+            return
+        self._open = False
+        try:
+            self._rest()
+        finally:
+            self.env.close()
 
-    def _bounded(
-        self, position: np.ndarray, velocity: np.ndarray, pixels: dict[str, np.ndarray]
-    ) -> Observation:
-        space: Any = self.observation_space
-        arrays = {"agent_pos": position, "agent_vel": velocity, "agent_effort": 0.0 * position}
-        observation: Observation = {
-            name: np.clip(value.astype(np.float32), space[name].low, space[name].high)
-            for name, value in arrays.items()
-        }
-        return {**observation, "pixels": pixels} if pixels else observation
+    def _rest(self) -> None:
+        if not self._ready:
+            return
+        self.supervisor.exit()
+        while not self.supervisor.finished:
+            command = self._tick(self._observation, Request())
+            if command.goal is not None:
+                self._observation = self.env.step(command.goal.astype(np.float32))[0]
+            if self._robot_arm.problem:
+                return  # nobody knows where the arm is, so it is not moved
+
+
+def open_lerobot(
+    kind: str,
+    *,
+    port: str,
+    calibration: Path | None = None,
+    cameras: Mapping[str, str] | None = None,
+    **options: Any,  # noqa: ANN401 (of `LeRobotEnv`)
+) -> LeRobotEnv:
+    """Opens an arm by LeRobot's type of robot, such as "so101_follower".
+
+    Args:
+        kind: what LeRobot's commands call `--robot.type`; plugins count too.
+        port: its serial device.
+        calibration: LeRobot's file of this arm; None: the one without an id in LeRobot's folder.
+        cameras: name -> device or its number, opened by LeRobot through OpenCV.
+        options: of `LeRobotEnv`; `arm` is needed for other robots than an SO-101.
+
+    Raises:
+        ValueError: no such robot, or `arm` is missing.
+        OSError: the robot does not connect.
+    """
+    from lerobot.robots import make_robot_from_config
+
+    config = _config_class(kind)
+    if "arm" not in options and kind not in ARMS:
+        raise ValueError(f"what is a {kind}? give its ArmSpec as `arm`")
+    settings: dict[str, Any] = {"port": port}
+    if calibration is not None:
+        settings |= {"id": calibration.stem, "calibration_dir": calibration.parent}
+    if cameras:
+        settings["cameras"] = {name: _camera(source) for name, source in cameras.items()}
+    robot = make_robot_from_config(config(**settings))
+    return LeRobotEnv(robot, options.pop("arm", ARMS.get(kind, SO101)), **options)
+
+
+def _config_class(kind: str) -> type["RobotConfig"]:
+    """LeRobot knows a robot once its package is imported, and each needs other libraries."""
+    from lerobot import robots
+    from lerobot.utils.import_utils import register_third_party_plugins
+
+    register_third_party_plugins()
+    known: dict[str, type[RobotConfig]] = robots.RobotConfig.get_known_choices()
+    for module in pkgutil.iter_modules(robots.__path__, f"{robots.__name__}."):
+        if kind in known:
+            break
+        with suppress(ImportError):
+            importlib.import_module(module.name)
+    if kind not in known:
+        raise ValueError(f"LeRobot has no robot {kind!r}; it has {', '.join(sorted(known))}")
+    return known[kind]
+
+
+def _camera(source: str) -> object:
+    from lerobot.cameras.opencv import OpenCVCameraConfig
+
+    return OpenCVCameraConfig(int(source) if source.isdigit() else Path(source), **CAPTURE)

@@ -351,7 +351,7 @@ class Supervisor:
         goal = self._motion.step(None if self.lost else target, detour=detour)
         if objection := self._motion.objection:
             if self._now - self._objected > OBJECTION_PAUSE:
-                self._say(f"held back: {objection}")
+                self._refuse(f"held back: {objection}")
             self._objected = self._now
         return goal
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from robolearn.config import to_json
 
-REST: Final = (0.0, -1.66, 1.56, 0.99, 0.05, 0.1)  # folded, lying on itself
+REST: Final = (0.0, -1.745, 1.627, 1.051, 0.05, 0.1)  # folded, lying on itself
 
 
 @dataclass(frozen=True)

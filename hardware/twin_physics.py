@@ -30,7 +30,9 @@ SUPPLY: Final = 0.1  # ohm, of power supply and wires
 AMBIENT, WARMING, SECONDS_TO_WARM = 25.0, 13.0, 600.0  # deg C, deg C/W, s
 HAND_STIFFNESS, HAND_DAMPING = 50.0, 1.0  # N m/rad, N m s/rad
 HAND_TORQUE, HAND_SPEED = 3.0, 2.0  # N m, rad/s
-ARM_BIT, LINK_BIT, BASE_BIT = 2, 4, 8  # contact bits; the first is that of envs/scene.py
+HAND: Final = ("gripper", "moving_jaw_so101_v1")
+FOOT: Final = ("base", "shoulder", "upper_arm")
+SELF_BIT: Final = 4  # a contact bit that envs/scene.py leaves free
 PLACES: Final = ("stay", "home")
 
 
@@ -278,24 +280,17 @@ class ArmPhysics:
 
 
 def _let_links_meet(model: mujoco.MjModel) -> None:
-    """A limp arm rests on itself; a task's arm never gets there and saves the time."""
-    base, shoulder = model.body("base").id, model.body("shoulder").id
-    for geom in np.flatnonzero(model.geom_contype == ARM_BIT):
-        body = model.geom_bodyid[geom]
-        if body == base:  # its neighbour, the shoulder, turns inside of it
-            _add_bits(model, geom, 0, BASE_BIT)
-        else:
-            _add_bits(model, geom, LINK_BIT | (BASE_BIT if body != shoulder else 0), LINK_BIT)
+    """The hand may lie on the foot: a limp arm rests on itself.
 
-
-def _add_bits(model: mujoco.MjModel, geom: int, contype: int, conaffinity: int) -> None:
-    body = model.geom_bodyid[geom]
-    for types, affinities, index in (
-        (model.geom_contype, model.geom_conaffinity, geom),
-        (model.body_contype, model.body_conaffinity, body),  # which MuJoCo looks at first
+    A task's arm never gets there, and its model saves the time.
+    """
+    for names, types, bodies in (
+        (HAND, model.geom_contype, model.body_contype),
+        (FOOT, model.geom_conaffinity, model.body_conaffinity),
     ):
-        types[index] |= contype
-        affinities[index] |= conaffinity
+        for body in (model.body(name).id for name in names):
+            bodies[body] |= SELF_BIT  # which MuJoCo looks at first
+            types[(model.geom_bodyid == body) & (model.geom_contype != 0)] |= SELF_BIT
 
 
 def _task(env: str | None, image_size: tuple[int, int]) -> ManipulationEnv:

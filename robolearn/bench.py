@@ -12,6 +12,7 @@ as it is done; the summary holds what all parts have measured so far.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -87,19 +88,23 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         Console(stderr=True).print(f"[bold]bench {part}[/]")
         module = import_module(f"robolearn.bench_{part}")
         save_result(config.out, part, config, module.measure(config))
-    figures = collect(config.out)
+    figures = collect(config.out, FIGURES)
     save_result(config.results, "speed", config, figures)
     return figures
 
 
-def collect(folder: Path) -> dict[str, Any]:
+def collect(folder: Path, parts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     """The figures of all parts that were measured into `folder`, null for the others.
 
-    `parts` tells the command, config and versions with which each was measured.
+    `parts` of the result tells the command, config and versions with which each was measured.
+
+    Args:
+        folder: has a file for each part that was measured.
+        parts: the figures that every part has.
     """
-    figures: dict[str, Any] = {name: None for names in FIGURES.values() for name in names}
+    figures: dict[str, Any] = {name: None for names in parts.values() for name in names}
     headers: dict[str, Any] = {}
-    for part in FIGURES:
+    for part in parts:
         path = folder / f"{part}.json"
         if path.exists():
             measured = json.loads(path.read_text())

@@ -24,6 +24,16 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "bench": ("bench", "bench:BenchConfig", "measure speed against MuJoCo and LeRobot"),
     "deploy": ("deploy", "options:DeployConfig", "run a policy on an arm, or on its digital twin"),
     "twin": ("hardware.twin", "hardware.twin:TwinConfig", "run the digital twin of the arm"),
+    "calibrate": (
+        "hardware.calibrate",
+        "hardware.calibrate:CalibrateConfig",
+        "find where an arm's joints end, and tell its servos and a file",
+    ),
+    "blackbox": (
+        "hardware.replay",
+        "hardware.replay:BlackboxCommand",
+        "show what led to a fault, or replay it on the twin",
+    ),
     "identify": (
         "hardware.identify",
         "options:IdentifyConfig",
@@ -36,7 +46,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
 
 def usage() -> str:
     """What `robolearn --help` prints."""
-    lines = [f"  {name:8} {text}" for name, (_, _, text) in COMMANDS.items()]
+    lines = [f"  {name:9} {text}" for name, (_, _, text) in COMMANDS.items()]
     return "\n".join(
         ["usage: robolearn COMMAND [options]", "", *lines, "", "robolearn COMMAND --help: options"]
     )

@@ -32,7 +32,7 @@ class DemoConfig:
 class RobotOptions:
     """An arm, the cameras that see it, and the human beside it."""
 
-    robot: str = "so101"  # the kind of arm
+    robot: str = "so101"  # the kind of arm; lerobot:TYPE is one that LeRobot drives
     port: str = "twin"  # its serial device, e.g. /dev/ttyACM0; "twin" rehearses without an arm
     calibration: Path | None = None  # its file in LeRobot's form; the twin needs none
     cameras: dict[str, str] = field(default_factory=dict)  # name and source, e.g. top /dev/video0
@@ -41,6 +41,7 @@ class RobotOptions:
     leader_calibration: Path | None = None  # of the leader arm
     seconds: float = 10.0  # an episode lasts at most
     speed: float = 1.5  # rad/s that a joint may do
+    acceleration: float = 10.0  # rad/s^2 that a joint may do
     on_exit: Literal["park", "hold", "limp"] = "park"  # what becomes of the arm at the end
     blackbox: Path = Path("runs/blackbox")  # where faults leave a recording of what led to them
     estop: Path | None = None  # a pipe or device: any byte from it is an emergency stop

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 
 from robolearn.contract import SO101
 from robolearn.episodes import Episode, EpisodeWriter
@@ -16,7 +17,7 @@ from robolearn.options import RobotOptions
 from robolearn.registry import make_env
 from robolearn.rollout import Actor, rollout
 
-ROBOTS = {"so101": "robolearn/SO101-v0"}  # kind -> environment
+JERK: Final = 20.0  # 1/s: how much of the acceleration may come in a second
 
 
 def open_robot(options: RobotOptions, *, autonomous: bool, **env_options: Any) -> gymnasium.Env:  # noqa: ANN401
@@ -30,28 +31,61 @@ def open_robot(options: RobotOptions, *, autonomous: bool, **env_options: Any) -
     Raises:
         OSError, ValueError: no arm, no camera, no calibration, no device.
     """
-    if options.robot not in ROBOTS:
-        raise ValueError(f"robot is {options.robot!r}; choose one of {', '.join(ROBOTS)}")
-    safety = SafetyConfig(velocity=options.speed, on_exit=options.on_exit)
+    kind, _, where = options.robot.partition(":")
+    if kind not in ROBOTS:
+        raise ValueError(f"robot is {options.robot!r}; choose one of so101, lerobot:TYPE")
     teleop = open_teleop(options)  # first: a missing pedal shall not leave an arm engaged
     try:
-        env = make_env(
-            ROBOTS[options.robot],
-            port=options.port,
-            calibration=options.calibration,
-            instruction=options.instruction,
-            realtime=True,
-            safety=safety,
-            blackbox=options.blackbox,
-            estop=options.estop,
-            max_episode_steps=round(options.seconds * SO101.control_hz),
-            **env_options,
-        )
+        env = ROBOTS[kind](options, where, **env_options)
+        limited = TimeLimit(env, round(options.seconds * SO101.control_hz))
+        return limited if teleop is None else Intervention(limited, teleop, autonomous=autonomous)
     except BaseException:
         if teleop is not None:
             teleop.close()
         raise
-    return env if teleop is None else Intervention(env, teleop, autonomous=autonomous)
+
+
+def _safety(options: RobotOptions) -> SafetyConfig:
+    return SafetyConfig(
+        velocity=options.speed,
+        acceleration=options.acceleration,
+        jerk=JERK * options.acceleration,
+        on_exit=options.on_exit,
+    )
+
+
+def _so101(options: RobotOptions, kind: str, **env_options: Any) -> gymnasium.Env:  # noqa: ANN401
+    del kind
+    return make_env(
+        "robolearn/SO101-v0",
+        port=options.port,
+        calibration=options.calibration,
+        instruction=options.instruction,
+        realtime=True,
+        safety=_safety(options),
+        blackbox=options.blackbox,
+        estop=options.estop,
+        max_episode_steps=-1,  # `open_robot` limits it
+        **env_options,
+    )
+
+
+def _lerobot(options: RobotOptions, kind: str, **env_options: Any) -> gymnasium.Env:  # noqa: ANN401
+    from robolearn.hardware.lerobot_robot import open_lerobot
+
+    if options.teleop != "none":
+        raise ValueError("a human can only take over an arm that robolearn drives: --robot so101")
+    return open_lerobot(
+        kind,
+        port=options.port,
+        calibration=options.calibration,
+        instruction=options.instruction,
+        safety=_safety(options),
+        **env_options,
+    )
+
+
+ROBOTS: Final = {"so101": _so101, "lerobot": _lerobot}
 
 
 def as_vector(env: gymnasium.Env) -> SyncVectorEnv:

@@ -124,7 +124,8 @@ def test_a_human_demonstrates(settings, human, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"robot": "panda"}, "robot is 'panda'; choose one of so101"),
+        ({"robot": "panda"}, "robot is 'panda'; choose one of so101, lerobot"),
+        ({"robot": "lerobot:so101_follower", "teleop": "mouse"}, "choose one of none"),
         ({"teleop": "mouse"}, "teleop is 'mouse'; choose one of none, keyboard, gamepad, leader"),
         ({"teleop": "leader"}, "a leader arm needs its port and its calibration"),
         ({"port": "/dev/ttyACM9"}, "/dev/ttyACM9 needs a calibration: make one with"),

@@ -15,6 +15,8 @@ from PIL import Image
 from test_packaging import git_files
 
 from robolearn import cli, docs
+from robolearn.hardware.guardian import DIED
+from robolearn.hardware.safety_types import Fault
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*docs.documents(ROOT), ROOT / "docs" / "results" / "README.md"]
@@ -41,6 +43,7 @@ INSTEAD = {
     "--out runs/cubes --steps 2 --batch-size 4 --threads 1",
     "robolearn eval --policy runs/cubes": "robolearn eval --policy runs/cubes --episodes 1 "
     "--videos 0 --workers 0",
+    "robolearn deploy --policy runs/demo": "robolearn deploy --policy runs/demo --seconds 1",
     # Only parsed, by another test below: a preset, a device and a folder other than those above.
     "robolearn demo --results docs/results": "true",
     "robolearn demo --preset long --out runs/long --results docs/results": "true",
@@ -126,6 +129,11 @@ def test_make_targets_are_the_commands_that_the_documents_name():
         dry_run = ["make", "--no-print-directory", "-n", target]  # make starts this test
         said = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True)
         assert said.stdout.splitlines()[-1].strip() == f".venv/bin/{command}"
+
+
+def test_every_fault_is_explained():
+    text = (ROOT / "docs" / "arm.md").read_text()
+    assert [f for f in (*filter(None, Fault), DIED) if f"`{f}`" not in text] == []
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)

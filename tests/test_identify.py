@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from robolearn.contract import SO101
 from robolearn.envs.base import TIMESTEP
 from robolearn.envs.scene import arm_spec
+from robolearn.envs.servo_model import Servo, ServoModel, apply, settle
 from robolearn.episodes import EpisodeWriter
 from robolearn.examples import example_episode
 from robolearn.hardware.identify import (
@@ -26,7 +27,6 @@ from robolearn.hardware.identify import (
     undisturbed,
 )
 from robolearn.hardware.servo_fit import Episode, Simulator, fit
-from robolearn.envs.servo_model import Servo, ServoModel, apply, settle
 
 REAL = Path(__file__).parents[2] / "shared/data/so101_real_recording"
 FPS = 25

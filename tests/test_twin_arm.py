@@ -8,8 +8,8 @@ import pytest
 from twin_host import ELBOW, IDS, LIFT, REACH, STATE, Host
 
 from robolearn.contract import SO101
-from robolearn.hardware.registers import Register
 from robolearn.envs.servo_model import ServoModel
+from robolearn.hardware.registers import Register
 from robolearn.hardware.twin import TwinConfig
 from robolearn.hardware.twin_arm import TICK, TwinArm
 from robolearn.hardware.twin_physics import EmptyTable
