@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from robolearn.contract import ArmSpec
-from robolearn.hardware.bus import Bus, BusLost, ServoStates
+from robolearn.hardware.bus import Bus, BusError, BusLost, ServoStates
 from robolearn.hardware.calibration import RADIANS, Calibration
 from robolearn.hardware.limiter import Limits
 from robolearn.hardware.registers import Register
@@ -32,7 +32,7 @@ class ServoArm:
     def __init__(self, arm: ArmSpec, bus: Bus, calibration: Calibration) -> None:
         self.arm, self.bus, self.calibration = arm, bus, calibration
         self.torque = False  # whether the servos may have torque
-        self._torque_limit: np.ndarray | None = None  # as last written
+        self._known = False  # whether they have said so since the port was opened
         self._next_attempt = -np.inf
 
     def connect(self) -> None:
@@ -43,10 +43,15 @@ class ServoArm:
         Raises:
             OSError, ValueError: no port, wrong servos, or a calibration that is not theirs.
         """
+        self._known = False
         self.bus.connect()
-        self.bus.check_servos()
-        self.calibration.check_servos(self.bus)
-        self.torque = bool(self.bus.read(Register.TORQUE_ENABLE).any())
+        try:
+            self.bus.check_servos()
+            self.calibration.check_servos(self.bus)
+            self.torque = bool(self.bus.read(Register.TORQUE_ENABLE).any())
+        except BaseException:
+            self.bus.close()  # or the next cycle would take strangers for this arm
+            raise
 
     def read(self, now: float, *, with_torque: bool) -> Reading:
         """One cycle's reading; a lost port is opened again first.
@@ -59,8 +64,10 @@ class ServoArm:
             BusError: not all servos answered.
         """
         self._reconnect(now)
-        states = self.bus.read_states()
-        torque = self.bus.read(Register.TORQUE_ENABLE) > 0 if with_torque else None
+        states, torque = self.bus.read_states(), None
+        if with_torque or not self._known:  # servos that were off and on again have lost it
+            torque = self.bus.read(Register.TORQUE_ENABLE) > 0
+            self._known = True
         return self._reading(states, now, torque)
 
     def _reconnect(self, now: float) -> None:
@@ -70,7 +77,6 @@ class ServoArm:
             raise BusLost(f"{self.bus.port} is gone")
         self._next_attempt = now + RECONNECT
         self.connect()
-        self._torque_limit = None
 
     def _reading(self, states: ServoStates, now: float, torque: np.ndarray | None) -> Reading:
         calibration, scale = self.calibration, self.calibration.scale
@@ -94,35 +100,52 @@ class ServoArm:
         sign = np.sign(self.calibration.scale)
         return sign * TORQUE_CONSTANT * volts / RESISTANCE
 
-    def drive(self, goal: np.ndarray, torque_limit: np.ndarray, limits: Limits) -> None:
-        """Writes torque limits, goal and, if it is off, the torque switch.
+    def write(
+        self, goal: np.ndarray, torque_limit: np.ndarray, limits: Limits, *, enable: bool
+    ) -> None:
+        """Writes torque limits and goals, and switches the torque on if it is off and shall be on.
 
-        The servos get the limits of the motion as well, so that these outlive this process.
+        The servos get the limits of the motion as well, so that these outlive this process. After
+        the port was lost nothing is written until the servos have said whether they have torque.
 
         Args:
             goal: contract units, (J,).
             torque_limit: share of stall, (J,).
             limits: of the motion.
+            enable: whether the torque shall be on.
 
         Raises:
-            BusLost: the port is gone.
+            BusError: the port is gone, or the torque stays off because the servos did not take
+                goal and limit over.
         """
-        if self._torque_limit is None or not np.array_equal(torque_limit, self._torque_limit):
-            self.bus.write_torque_limits(torque_limit)
-            self._torque_limit = torque_limit
-        scale = np.abs(self.calibration.scale)
+        if not self._known:
+            return
+        ticks, scale = self.calibration.ticks(goal), np.abs(self.calibration.scale)
+        self.bus.write_torque_limits(torque_limit)
         self.bus.write_goals(
-            self.calibration.ticks(goal),
+            ticks,
             velocity=ENVELOPE * limits.velocity / scale,
             acceleration=np.minimum(ENVELOPE * limits.acceleration / scale, MAX_ACCELERATION),
         )
-        if not self.torque:
+        if enable and not self.torque:
+            self._check_goals(ticks, torque_limit)
             self.torque = True
             self.bus.enable_torque()
+
+    def _check_goals(self, ticks: np.ndarray, torque_limit: np.ndarray) -> None:
+        """Reads back what was written: with an old goal, switching the torque on would be a jump.
+
+        Raises:
+            BusError: the servos hold something else.
+        """
+        goals = self.bus.read(Register.GOAL_POSITION)
+        limits = self.bus.read(Register.TORQUE_LIMIT)
+        if not np.array_equal(goals, ticks) or np.abs(limits - 1000 * torque_limit).max() > 1:
+            raise BusError("the servos did not take the goal over; the torque stays off")
 
     def release(self) -> str:
         """Switches the torque off; returns which joints did not confirm it, in words, or ""."""
         silent = self.bus.release()
-        self.torque, self._torque_limit = bool(silent), None
+        self.torque = bool(silent)
         names = [self.arm.joints[self.bus.ids.index(servo)] for servo in silent]
         return f"{', '.join(names)} did not confirm that the torque is off" if names else ""

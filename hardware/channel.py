@@ -7,6 +7,7 @@
 | `guard` | guardian | whether the client is gone |
 """
 
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +55,6 @@ def _request_fields(joints: int) -> list[tuple]:
         ("camera_age", np.float64),  # s, of the oldest picture
         ("verb", np.int64),
         ("verbs", np.int64),  # how many verbs there were so far
-        ("estop", np.bool_),
         ("permitted", np.int64),  # cycles so far, in lockstep
         ("closing", np.bool_),  # the client has what it wanted
     ]
@@ -71,16 +71,23 @@ class Channel:
     def __init__(self, folder: Path, joints: int) -> None:
         self.status = Record(folder / "status", _status_fields(joints))
         self._request = Record(folder / "request", _request_fields(joints))
+        # Of its own, so that no goal that is being written can undo it.
+        self._estop = Record(folder / "estop", [("pressed", np.bool_)])
         self._guard = Record(folder / "guard", [("orphaned", np.bool_)])
+        self._lock = threading.Lock()
         self._verbs = 0  # posted, or seen: each side counts its own
         self._permitted = 0
 
     # The client's side.
 
+    def _post(self, **values: Any) -> None:  # noqa: ANN401
+        with self._lock:  # other threads of the client may ask for something, too
+            self._request.write(**values)
+
     def ask(self, verb: Verb) -> int:
         """Posts a verb, which ends all goals; returns its number, see `seen`."""
         self._verbs += 1
-        self._request.write(verb=verb, verbs=self._verbs, has_goal=False)
+        self._post(verb=verb, verbs=self._verbs, has_goal=False)
         return self._verbs
 
     def seen(self) -> int:
@@ -90,19 +97,19 @@ class Channel:
     def permit(self, cycles: int) -> None:
         """Lets a driver in lockstep run some more cycles."""
         self._permitted += cycles
-        self._request.write(permitted=self._permitted)
+        self._post(permitted=self._permitted)
 
     def set_goal(self, goal: np.ndarray, time: float, camera_age: float) -> None:
         """Posts joint targets (J,), contract units."""
-        self._request.write(goal=goal, goal_time=time, camera_age=camera_age, has_goal=True)
+        self._post(goal=goal, goal_time=time, camera_age=camera_age, has_goal=True)
 
     def set_estop(self, *, pressed: bool) -> None:
         """Presses or lets go of the emergency stop."""
-        self._request.write(estop=pressed)
+        self._estop.write(pressed=pressed)
 
     def close(self) -> None:
         """Tells the driver to put the arm to rest and to end."""
-        self._request.write(closing=True)
+        self._post(closing=True)
 
     # The guardian's side.
 
@@ -134,7 +141,7 @@ class Channel:
             goal=record["goal"] if record["has_goal"] else None,
             goal_time=float(record["goal_time"]),
             verb=verb,
-            estop=bool(record["estop"]),
+            estop=bool(self._estop.read()["pressed"]),
             camera_age=float(record["camera_age"]),
         )
 

@@ -55,6 +55,7 @@ class Snapshot:
     effort: np.ndarray
     goal: np.ndarray  # as last sent to the servos
     temperature: np.ndarray  # deg C
+    torque: bool  # whether the servos may have torque
     age: float  # s since the servos last answered
     limited: int  # cycles so far in which a goal was not executed as asked
     lost: int  # cycles so far in which not all servos answered
@@ -144,11 +145,13 @@ class Driver:
         return snapshot
 
     def engage(self) -> Snapshot:
-        """Switches the torque on where the arm is; it does not move.
+        """Switches the torque on where the arm is; it does not move. One that parks does so first.
 
         Raises:
             DriverError: refused; the message says why.
         """
+        while self.read().state is State.PARKING:
+            self.advance()
         return self._reach(Verb.ENGAGE, State.ENGAGED)
 
     def stop(self) -> Snapshot:
@@ -223,11 +226,16 @@ class Driver:
 
     def _go(self, goal: np.ndarray) -> Snapshot:
         """Takes the straight way to a pose (J,), as far as that goes."""
-        for goal_now in self._path(self.read().goal, goal):
+        snapshot, still = self.read(), 0
+        for goal_now in self._path(snapshot.goal, goal):
+            before = snapshot
             self.send(goal_now)
             snapshot = self.advance()
             if snapshot.fault:
                 raise DriverError(f"{snapshot.fault}: {snapshot.reason}")
+            still = still + 1 if np.array_equal(snapshot.goal, before.goal) else 0
+            if still > SETTLE * self.config.hz:
+                break
         return snapshot
 
     def _path(self, start: np.ndarray, goal: np.ndarray) -> Iterator[np.ndarray]:
@@ -257,6 +265,7 @@ class Driver:
         give_up = time.monotonic() + CLOSE_PATIENCE
         while self._process.poll() is None and time.monotonic() < give_up:
             try:
+                self.while_waiting()
                 if self.config.lockstep:
                     self._channel.permit(1)
                 time.sleep(0.001 if self.config.lockstep else 0.02)

@@ -15,7 +15,7 @@ import os
 import resource
 import signal
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +29,6 @@ from robolearn.hardware.bus import Bus, BusError
 from robolearn.hardware.calibration import Calibration
 from robolearn.hardware.channel import LATENESS_EDGES, Channel
 from robolearn.hardware.clock import Clock, LockstepClock, WallClock
-from robolearn.hardware.registers import Register
 from robolearn.hardware.safety import Supervisor
 from robolearn.hardware.safety_types import Command, Reading, Request, SafetyConfig, State, Verb
 from robolearn.hardware.workspace import Workspace
@@ -59,8 +58,12 @@ class DriverConfig:
         return self.calibration.arm
 
 
-def drive(folder: Path) -> None:
+def drive(folder: Path, guardian: int) -> None:
     """The driver process.
+
+    Args:
+        folder: the config and the channel.
+        guardian: the process that started this one.
 
     Raises:
         SystemExit: 1 if the arm could not be driven; `status` has the reason.
@@ -68,10 +71,8 @@ def drive(folder: Path) -> None:
     config = load_config(DriverConfig, folder)
     channel = Channel(folder, config.arm.size)
     try:
-        loop = DriverLoop(config, channel)
-        loop.arm.connect()
-        # Torque that an earlier program has left on is this driver's to switch off.
-        loop.arm.torque = bool(loop.arm.bus.read(Register.TORQUE_ENABLE).any())
+        loop = DriverLoop(config, channel, guardian)
+        loop.connect()
     except (OSError, ValueError) as error:
         channel.report(reason=str(error))
         raise SystemExit(1) from None
@@ -82,7 +83,9 @@ def drive(folder: Path) -> None:
     try:
         loop.run()
     finally:
-        loop.close()
+        complaint = loop.close()
+    if complaint:
+        raise SystemExit(complaint)  # the guardian goes on trying
 
 
 def _raise_priority() -> None:
@@ -97,18 +100,29 @@ def _raise_priority() -> None:
     gc.freeze()  # what exists now is never looked at again
 
 
+def within(arm: ArmSpec, calibration: Calibration) -> ArmSpec:
+    """The arm with the joint ranges that the calibration found, where these are smaller."""
+    low, high = calibration.limits
+    return replace(
+        arm,
+        low=tuple(np.maximum(arm.low, low).tolist()),
+        high=tuple(np.minimum(arm.high, high).tolist()),
+    )
+
+
 class DriverLoop:
     """The control cycle of one arm.
 
     Args:
         config: the arm.
         channel: to the client.
+        guardian: the process that watches this one.
 
     Raises:
         OSError: the black box or the emergency stop cannot be opened.
     """
 
-    def __init__(self, config: DriverConfig, channel: Channel) -> None:
+    def __init__(self, config: DriverConfig, channel: Channel, guardian: int) -> None:
         self.config, self.channel = config, channel
         self.period = 1.0 / config.hz
         self.clock: Clock = WallClock()
@@ -119,14 +133,27 @@ class DriverLoop:
         bus = Bus(config.port, config.calibration.ids, clock=self.clock.now, tap=self.box.packet)
         self.arm = ServoArm(config.arm, bus, config.calibration)
         workspace = Workspace(config.arm) if config.check_poses else None
-        self.supervisor = Supervisor(config.arm, config.safety, self.period, workspace)
+        arm = within(config.arm, config.calibration)
+        self.supervisor = Supervisor(arm, config.safety, self.period, workspace)
         self._estop = os.open(config.estop, os.O_RDONLY | os.O_NONBLOCK) if config.estop else None
-        self._guardian = os.getppid()
+        self._guardian = guardian
         self._pressed = False
         self._save_at = np.inf
         self._cycle = self._lost = self._missed = self._limited = 0
         self._lateness = np.zeros(len(LATENESS_EDGES) + 1, np.int64)
         self._reading = Reading.blank(size)
+
+    def connect(self) -> None:
+        """Connects to the arm; torque that an earlier program has left on becomes ours to end.
+
+        Raises:
+            OSError, ValueError: no port, wrong servos, or a calibration that is not theirs.
+        """
+        try:
+            self.arm.connect()
+        except BaseException:
+            self.box.close()
+            raise
 
     def run(self) -> None:
         """Runs cycles until the arm is at rest and nobody wants it any more."""
@@ -147,6 +174,8 @@ class DriverLoop:
         """Reads, decides, writes, reports."""
         self._look_after_client()
         request = self._request()
+        if request.verb is Verb.RESET_FAULT and not self.arm.torque:
+            self.arm.release()  # ends alarms that servos have latched
         reading = self._read(now)
         fault = self.supervisor.fault
         command = self.supervisor.tick(now, reading, request)
@@ -161,9 +190,14 @@ class DriverLoop:
             self._save_at = np.inf
 
     def _look_after_client(self) -> None:
-        """Ends when the client says so; when it has died, after the supervisor has let go."""
+        """Ends when the client says so; when it has died, after the supervisor has let go.
+
+        Without a guardian it ends at once: nobody would release the arm if this process died.
+        """
         if self.channel.is_closing():
             self.supervisor.exit()
+        elif os.getppid() != self._guardian:
+            self.supervisor.exit("the guardian has died")
         elif self._is_alone() and not self.arm.torque:
             self.supervisor.exit("the program that drove the arm has died")
 
@@ -177,10 +211,12 @@ class DriverLoop:
     def _request(self) -> Request:
         request = self.channel.request()
         if self._estop is not None:
+            self._pressed = self._pressed and request.verb is not Verb.RESET_FAULT
             with suppress(BlockingIOError):
                 self._pressed = bool(os.read(self._estop, 64)) or self._pressed
-            self._pressed = self._pressed and request.verb is not Verb.RESET_FAULT
-        return Request(**{**vars(request), "estop": request.estop or self._pressed})
+        if self._is_alone():  # what it wanted last is no longer wanted
+            request = Request()
+        return replace(request, estop=request.estop or self._pressed)
 
     def _read(self, now: float) -> Reading | None:
         try:
@@ -194,8 +230,13 @@ class DriverLoop:
 
     def _write(self, now: float, command: Command) -> None:
         try:
-            if command.torque_enable and command.goal is not None:
-                self.arm.drive(command.goal, command.torque_limit, self.supervisor.limits)
+            if command.goal is not None:
+                self.arm.write(
+                    command.goal,
+                    command.torque_limit,
+                    self.supervisor.limits,
+                    enable=command.torque_enable,
+                )
             elif self.arm.torque and (complaint := self.arm.release()):
                 self.box.event(now, complaint)
         except BusError as error:
@@ -243,12 +284,17 @@ class DriverLoop:
             lateness=self._lateness,
         )
 
-    def close(self) -> None:
-        """Lets go of the arm, whatever has happened, unless it shall stay as it is."""
-        if self.config.safety.on_exit != "hold" or not self.supervisor.finished:
-            self.arm.release()
+    def close(self) -> str:
+        """Lets go of the arm unless it shall hold; returns what did not let go, in words, or ""."""
+        complaint, holds = "", self.config.safety.on_exit == "hold"
+        if not (holds and self.supervisor.finished and not self.supervisor.fault):
+            complaint = self.arm.release()
         if np.isfinite(self._save_at):
             self.box.save(f"{self.supervisor.fault}-after")
         self.arm.bus.close()
-        self.box.close()
         self.channel.report(state="disconnected", torque=self.arm.torque)
+        if complaint:
+            self.channel.report(reason=complaint)
+        else:
+            self.box.close()
+        return complaint

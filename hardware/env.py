@@ -7,6 +7,7 @@ with its code in the info; it never raises in the middle of one.
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -23,8 +24,9 @@ from robolearn.contract import (
     observation_space,
 )
 from robolearn.hardware.camera import CameraConfig, Cameras
-from robolearn.hardware.client import Driver, Snapshot
+from robolearn.hardware.client import Driver, DriverError, Snapshot
 from robolearn.hardware.driver import DriverConfig
+from robolearn.hardware.guardian import DIED
 from robolearn.hardware.safety_types import SafetyConfig
 from robolearn.hardware.stage import Site, Verdict, open_table, open_twin
 from robolearn.hardware.twin import TwinConfig
@@ -163,16 +165,21 @@ class SO101Env(gymnasium.Env[dict[str, Any], np.ndarray]):
 
         Raises:
             ActionError: wrong shape, NaN or infinity; the arm keeps its last goal.
-            DriverError: the driver process is gone.
         """
         requested = check_action(self.arm, action)
         self.driver.send(requested, self._cameras.age())
-        snapshot = self.driver.advance_to(self._end_of_period())
-        verdict = self.stage.judge()
+        snapshot = self._advance()
         fault = bool(snapshot.fault)
-        success = verdict.success and not fault
+        verdict = Verdict() if fault else self.stage.judge()
         info = self._info(requested, snapshot, verdict)
-        return self._observe(snapshot), float(success), success, fault, info
+        return self._observe(snapshot), float(verdict.success), verdict.success, fault, info
+
+    def _advance(self) -> Snapshot:
+        """The arm at the end of the control period; that the driver has died is a fault, too."""
+        try:
+            return self.driver.advance_to(self._end_of_period())
+        except DriverError:
+            return replace(self.driver.read(), fault=DIED)
 
     def _end_of_period(self) -> int:
         """The driver's cycle at which this step ends; a step that begins late begins a new count.

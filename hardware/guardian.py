@@ -26,9 +26,13 @@ HUNG: Final = 2.0  # s without a cycle, each of which takes 0.02, after which th
 PAUSE: Final = 0.05  # s between looks at the others, and between attempts
 
 
-def guard(folder: Path) -> None:
-    """The guardian process: runs the driver and stays until it has ended well."""
-    client = os.getppid()
+def guard(folder: Path, client: int) -> None:
+    """The guardian process: runs the driver and stays until it has ended well.
+
+    Args:
+        folder: the config and the channel.
+        client: the process that started this one.
+    """
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # only the driver may end this
     config = load_config(DriverConfig, folder)

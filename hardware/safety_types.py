@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from enum import IntEnum, StrEnum
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, get_args
 
 import numpy as np
 
@@ -228,3 +228,19 @@ class SafetyConfig:
     park: tuple[float, ...] | None = None  # pose, (J,); None: `PARK`, or the arm's home
     park_seconds: float = 3.0  # s; what is not parked by then goes limp where it is
     on_exit: ExitPolicy = "park"  # what becomes of the arm when the program ends
+
+    def __post_init__(self) -> None:
+        """Refuses limits that are none.
+
+        Raises:
+            ValueError: the message names the limit.
+        """
+        for name in ("velocity", "acceleration", "jerk"):
+            if not 0.0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; give it a number above 0")
+        if self.velocity > self.servo_speed:
+            raise ValueError(
+                f"velocity is {self.velocity} rad/s; no servo does more than {self.servo_speed}"
+            )
+        if self.on_exit not in get_args(ExitPolicy):
+            raise ValueError(f"on_exit is {self.on_exit!r}; choose park, hold or limp")

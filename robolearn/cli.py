@@ -22,6 +22,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "make an HTML page of an evaluation",
     ),
     "bench": ("bench", "bench:BenchConfig", "measure speed against MuJoCo and LeRobot"),
+    "bench-arm": (
+        "bench_arm",
+        "bench_arm:BenchArmConfig",
+        "measure the arm's driver: faults, punctuality, and a policy on the twin",
+    ),
     "deploy": ("deploy", "options:DeployConfig", "run a policy on an arm, or on its digital twin"),
     "twin": ("hardware.twin", "hardware.twin:TwinConfig", "run the digital twin of the arm"),
     "calibrate": (

@@ -45,6 +45,39 @@ SPEEDS: Final = {
     "sampling_speedup_over_lerobot": "training samples from the frame cache, times the rate of "
     "LeRobotDataset with a DataLoader",
 }
+# label, figures, how they read, aim
+ARM: Final[tuple[tuple[str, tuple[str, ...], Callable[..., str], str], ...]] = (
+    (
+        "faults after which the servos' registers are as they shall be",
+        ("faults_safe", "faults_tried"),
+        lambda safe, tried: f"{safe} of {tried}",
+        "all",
+    ),
+    (
+        "longest time from a fault to that",
+        ("worst_seconds_to_safe",),
+        lambda seconds: f"{seconds:.1f} s",
+        "within the time that each fault allows",
+    ),
+    (
+        "control cycles at 50 Hz that were missed, beside a busy thread and a policy",
+        ("deadline_misses_share",),
+        lambda share: f"{100 * share:.2f} %",
+        "less than 0.5 %",
+    ),
+    (
+        "lateness of a cycle, 99th percentile",
+        ("lateness_p99_ms",),
+        lambda ms: f"{ms:.1f} ms",
+        "at most 3 ms",
+    ),
+    (
+        "success of one checkpoint in simulation and on the twin",
+        ("success_simulation", "success_twin", "n"),
+        lambda one, two, n: f"{_percent(one)} and {_percent(two)}, n = {n} each",
+        "within 5 points",
+    ),
+)
 LEARNERS: Final = {"ours": "robolearn flow", "act": "LeRobot ACT", "diffusion": "LeRobot Diffusion"}
 
 
@@ -115,6 +148,17 @@ def learning_table(results: Results) -> Rows:
     return rows
 
 
+def arm_table(results: Results) -> Rows:
+    """The driver, on the digital twin."""
+    arm = results.get("arm", {})
+    rows = [["", "measured", "aim"]]
+    for label, keys, form, aim in ARM:
+        values = [arm.get(key) for key in keys]
+        measured = NOT_MEASURED if None in values else f"**{form(*values)}**"
+        rows.append([label, measured, aim])
+    return rows
+
+
 def source_table(results: Results) -> Rows:
     """The command and the versions behind every result file."""
     rows = [["result", "command", "measured with"]]
@@ -140,6 +184,7 @@ TABLES: Final[dict[str, Callable[[Results], Rows]]] = {
     "presets": preset_table,
     "speed": speed_table,
     "learning": learning_table,
+    "arm": arm_table,
     "sources": source_table,
     "commands": command_table,
 }

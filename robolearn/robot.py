@@ -73,8 +73,8 @@ def _so101(options: RobotOptions, kind: str, **env_options: Any) -> gymnasium.En
 def _lerobot(options: RobotOptions, kind: str, **env_options: Any) -> gymnasium.Env:  # noqa: ANN401
     from robolearn.hardware.lerobot_robot import open_lerobot
 
-    if options.teleop != "none":
-        raise ValueError("a human can only take over an arm that robolearn drives: --robot so101")
+    if options.teleop != "none" or options.estop is not None:
+        raise ValueError("--teleop and --estop need an arm that robolearn drives: --robot so101")
     return open_lerobot(
         kind,
         port=options.port,

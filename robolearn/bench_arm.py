@@ -1,0 +1,328 @@
+"""`robolearn bench-arm`: faults, punctuality, and a policy on the digital twin.
+
+| part | what is measured |
+|---|---|
+| `faults` | every row of the fault matrix, repeatedly: seconds from the event to its safe end |
+| `timing` | how late the driver's cycles, 50 a second, begin beside a policy and a busy thread |
+| `worlds` | a policy on the same seeds: in simulation, and through driver, bus, twin and cameras |
+
+Seconds of the fault rows are the arm's own, cycle by cycle, except where processes die: there they
+are those of the clock on the wall. A part's figures are kept in `out` as soon as it is done.
+"""
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from robolearn.bench import collect
+from robolearn.contract import SO101
+from robolearn.results import save_result
+
+if TYPE_CHECKING:
+    from robolearn.hardware.client import Snapshot
+    from robolearn.hardware.env import SO101Env
+    from robolearn.hardware.fault_trial import Outcome
+
+Part = Literal["faults", "timing", "worlds"]
+# part -> its figures that the summary always holds; null until the part has run
+FIGURES: Final[dict[str, tuple[str, ...]]] = {
+    "faults": ("faults_tried", "faults_safe", "worst_seconds_to_safe"),
+    "timing": ("deadline_misses_share", "lateness_p99_ms"),
+    "worlds": ("success_simulation", "success_twin", "n"),
+}
+POSITIVE: Final = ("repeats", "minutes", "episodes", "replan_every", "workers")
+PHASE: Final = 7  # cycles between the moments at which a fault strikes; the sway has 100
+ENV: Final = "robolearn/PickPlace-v0"
+PARAPHRASES: Final = "train"  # wording of the instructions, in both worlds
+
+
+@dataclass(frozen=True)
+class BenchArmConfig:
+    """Measure the arm's driver: faults, punctuality, and a policy in two worlds."""
+
+    parts: tuple[Part, ...] = ("faults", "timing", "worlds")  # what to measure
+    results: Path = Path("docs/results")  # where the summary, arm.json, goes
+    out: Path = Path("runs/bench-arm")  # figures of each part, and black boxes
+    repeats: int = 5  # of every fault
+    rows: str = ""  # only faults whose name contains this
+    minutes: float = 10.0  # of driving, for the punctuality
+    policy: Path | None = None  # a checkpoint or a run; only faults does without
+    episodes: int = 200  # in each world
+    seed: int = 0  # of the first episode
+    replan_every: int = 4  # steps of a chunk that are executed before looking again
+    workers: int = 1  # processes of the simulated evaluation
+    device: str = "cpu"
+
+
+def bench(config: BenchArmConfig) -> dict[str, Any]:
+    """Runs the parts, writes `<results>/arm.json`, and returns its figures.
+
+    Raises:
+        ValueError, OSError: unusable options or folders; figures of finished parts are kept.
+    """
+    for option in POSITIVE:
+        if getattr(config, option) <= 0:
+            name = option.replace("_", "-")
+            raise ValueError(f"--{name} is {getattr(config, option)}; give it more than 0")
+    if config.parts != ("faults",) and config.policy is None:
+        raise ValueError("timing and worlds need a policy: give --policy RUN, or --parts faults")
+    for folder in (config.out, config.results):
+        folder.mkdir(parents=True, exist_ok=True)
+    for part in config.parts:
+        Console(stderr=True).print(f"[bold]bench-arm {part}[/]")
+        save_result(config.out, part, config, MEASURES[part](config))
+    figures = collect(config.out, FIGURES)
+    save_result(config.results, "arm", config, figures)
+    return figures
+
+
+# faults
+
+
+def measure_faults(config: BenchArmConfig) -> dict[str, Any]:
+    """Tries every row `repeats` times, at different points of the arm's motion.
+
+    Raises:
+        ValueError: no row has such a name.
+    """
+    from robolearn.hardware.fault_matrix import MATRIX
+    from robolearn.hardware.fault_rig import Rig
+    from robolearn.hardware.fault_trial import trial
+
+    rows = [row for row in MATRIX if config.rows in row.name]
+    if not rows:
+        raise ValueError(f"no fault has {config.rows!r} in its name")
+    outcomes: dict[str, list[Outcome]] = {}
+    for realtime in (False, True):
+        mine = [row for row in rows if row.realtime is realtime]
+        tries = [(row, k) for row in mine for k in range(config.repeats)]
+        if not tries:
+            continue
+        with Rig(config.out / "rig", realtime=realtime) as rig:
+            for row, k in track(tries, "faults", console=Console(stderr=True)):
+                outcome = trial(row, rig, phase=PHASE * k)
+                outcomes.setdefault(row.name, []).append(outcome)
+    details = {row.name: _row_figures(row.group, row.end, outcomes[row.name]) for row in rows}
+    tried = [outcome for each in outcomes.values() for outcome in each]
+    struck = [o.seconds for row in rows for o in outcomes[row.name] if row.end != "works"]
+    return {
+        "faults_tried": len(tried),
+        "faults_safe": sum(outcome.safe for outcome in tried),
+        "worst_seconds_to_safe": _number(max(struck, default=np.nan)),
+        "fault_rows": len(rows),
+        "faults": details,
+    }
+
+
+def _row_figures(group: str, end: str, outcomes: list["Outcome"]) -> dict[str, Any]:
+    seconds = np.array([outcome.seconds for outcome in outcomes])
+    figures = {} if end == "works" else _percentiles(seconds)
+    problems = sorted({problem for outcome in outcomes for problem in outcome.problems})
+    safe = sum(outcome.safe for outcome in outcomes)
+    return {
+        "group": group,
+        "end": str(end),
+        "tried": len(outcomes),
+        "safe": safe,
+        "seconds": figures,
+        "problems": problems,
+    }
+
+
+def _percentiles(seconds: np.ndarray) -> dict[str, float | None]:
+    values = {"p50": 50, "p99": 99, "worst": 100}
+    return {name: _number(np.percentile(seconds, q, method="higher")) for name, q in values.items()}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no infinity."""
+    return round(float(value), 4) if np.isfinite(value) else None
+
+
+# timing
+
+
+def measure_timing(config: BenchArmConfig) -> dict[str, Any]:
+    """Lets the policy drive the twin for `minutes`, beside a thread that never rests."""
+    punctuality: dict[str, Any] = {}
+    episodes = list(twin_episodes(config, _seeds(config), punctuality, _Busy()))
+    faults = [episode["fault"] for episode in episodes if episode["fault"]]
+    return {**punctuality, "timing_episodes": len(episodes), "timing_faults": faults}
+
+
+def _seeds(config: BenchArmConfig) -> Iterator[int]:
+    """Seeds of episodes, as long as there is time for another one."""
+    end = time.monotonic() + 60.0 * config.minutes
+    for seed in count(config.seed):
+        yield seed
+        if time.monotonic() > end:
+            return
+
+
+def _punctuality(first: "Snapshot", last: "Snapshot") -> dict[str, Any]:
+    """How late cycles began, and how many were left out, from one snapshot to another."""
+    from robolearn.hardware.channel import LATENESS_EDGES
+
+    lateness, missed = last.lateness - first.lateness, last.missed - first.missed
+    cycles = lateness.sum()
+    return {
+        "deadline_misses_share": float(missed / (cycles + missed)),
+        "lateness_p99_ms": quantile(lateness, 0.99),
+        "lateness_p50_ms": quantile(lateness, 0.50),
+        "cycles": int(cycles),
+        "missed": int(missed),
+        "cycles_without_all_servos": int(last.lost - first.lost),
+        "lateness_edges_ms": list(LATENESS_EDGES),
+        "lateness": lateness.tolist(),
+    }
+
+
+def quantile(counts: np.ndarray, share: float) -> float | None:
+    """The upper end of the bin, ms, in which this share of the cycles is reached; None: beyond."""
+    from robolearn.hardware.channel import LATENESS_EDGES
+
+    reached = int(np.searchsorted(np.cumsum(counts), share * counts.sum()))
+    return LATENESS_EDGES[reached] if reached < len(LATENESS_EDGES) else None
+
+
+class _Busy:
+    """A thread that holds Python's lock as much as it can, as a learner does; a context manager."""
+
+    def __init__(self) -> None:
+        self._over = False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def _work(self) -> None:
+        while not self._over:
+            sum(range(10_000))
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self._over = True
+        self._thread.join()
+
+
+# worlds
+
+
+def measure_worlds(config: BenchArmConfig) -> dict[str, Any]:
+    """The same seeds in the simulated task, and on the twin as if it were the arm."""
+    from robolearn.evaluate import evaluate
+    from robolearn.options import EvalConfig
+    from robolearn.stats import mcnemar_exact, wilson
+
+    assert config.policy is not None
+    options: dict[str, Any] = {"episodes": config.episodes, "seed": config.seed, "videos": 0}
+    options |= {"replan_every": config.replan_every, "workers": config.workers}
+    out = config.out / "simulation"
+    result = evaluate(
+        EvalConfig(config.policy, out, paraphrases=PARAPHRASES, device=config.device, **options)
+    )
+    simulated = [episode["success"] for episode in result["episodes"]]
+    punctuality: dict[str, Any] = {}
+    played = twin_episodes(config, range(config.seed, config.seed + config.episodes), punctuality)
+    episodes = list(track(played, "twin", config.episodes, console=Console(stderr=True)))
+    real = [bool(episode["success"]) for episode in episodes]
+    figures: dict[str, Any] = {}
+    for world, wins in (("simulation", simulated), ("twin", real)):
+        low, high = wilson(sum(wins), len(wins))
+        figures |= {
+            f"success_{world}": sum(wins) / len(wins),
+            f"success_{world}_low": low,
+            f"success_{world}_high": high,
+        }
+    return {
+        **figures,
+        "n": config.episodes,
+        "mcnemar_p": mcnemar_exact(simulated, real),
+        "only_simulation": sum(s and not r for s, r in zip(simulated, real, strict=True)),
+        "only_twin": sum(r and not s for s, r in zip(simulated, real, strict=True)),
+        "twin_episodes": episodes,
+        "twin_timing": punctuality,
+    }
+
+
+def twin_episodes(
+    config: BenchArmConfig,
+    seeds: Iterable[int],
+    punctuality: dict[str, Any],
+    beside: AbstractContextManager | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Runs the policy on the twin in real time; yields what a result keeps of each episode.
+
+    A fault ends an episode as a failure, is reset, and the next episode goes on.
+
+    Args:
+        config: the policy.
+        seeds: of the episodes.
+        punctuality: is filled with that of the driver at the end.
+        beside: what runs at the same time, if anything.
+    """
+    import gymnasium
+
+    from robolearn import checkpoint
+    from robolearn.evaluate import open_agent, picture_options, row_of
+    from robolearn.hardware.client import DriverError
+    from robolearn.options import RobotOptions
+    from robolearn.robot import as_vector, open_robot
+    from robolearn.rollout import rollout
+
+    assert config.policy is not None
+    folder = checkpoint.resolve(config.policy)
+    steps, rate = gymnasium.spec(ENV).max_episode_steps or 0, SO101.control_hz
+    options = RobotOptions(seconds=steps / rate, blackbox=config.out / "blackbox")
+    env = open_robot(options, autonomous=True, paraphrases=PARAPHRASES, **picture_options(folder))
+    arm: Any = env.unwrapped
+    with closing(as_vector(env)) as vector:
+        actor = open_agent(folder, config.replan_every, config.device, vector)
+        first = arm.driver.read()
+        with beside or nullcontext():
+            for seed in seeds:
+                try:
+                    (episode,) = rollout(vector, actor, [seed])
+                except DriverError:  # on the way to the start something was in the way
+                    _put_home(arm)
+                    (episode,) = rollout(vector, actor, [seed])
+                if episode.fault:
+                    _put_home(arm)
+                yield row_of(episode)
+        punctuality |= _punctuality(first, arm.driver.read())
+
+
+def _put_home(arm: "SO101Env") -> None:
+    """Ends a fault and brings the arm home, as a hand would."""
+    twin = arm.stage.twin  # type: ignore[attr-defined]
+    arm.driver.limp()
+    if arm.driver.read().fault:
+        arm.driver.reset_fault()
+    twin.reset(0, arm="home")
+
+
+MEASURES: Final = {"faults": measure_faults, "timing": measure_timing, "worlds": measure_worlds}
+
+
+def main(config: BenchArmConfig) -> int:
+    """Runs the command."""
+    figures = bench(config)
+    table = Table("figure", "measured")
+    for name in (name for names in FIGURES.values() for name in names):
+        value = figures[name]
+        table.add_row(name, "-" if value is None else f"{value:.4g}")
+    Console().print(table)
+    for name, row in figures.get("faults", {}).items():
+        if row["problems"]:
+            Console().print(f"[red]{name}[/]: {'; '.join(row['problems'])}")
+    print(f"{config.results / 'arm.json'} holds everything")
+    return 0 if figures["faults_safe"] == figures["faults_tried"] else 1
