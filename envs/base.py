@@ -1,17 +1,8 @@
-"""`ManipulationEnv`: what every simulated task shares.
+"""`ManipulationEnv`: makes a gymnasium environment of a `Task`."""
 
-A task file gives four things: the scene (`build`), the start of an episode (`start`), the goal test
-(`evaluate`) and an expert. The methods that look at the state do so for a whole batch of
-simulations, leading dimension N, so that the single environment (N = 1) and the batched one
-(`robolearn.envs.batch`) run the same code.
-"""
-
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 import gymnasium
 import mujoco
@@ -20,21 +11,21 @@ import numpy as np
 from robolearn.contract import (
     OBS_TYPES,
     SO101,
-    ArmSpec,
     Info,
     action_space,
     check_action,
     limit_action,
     observation_space,
 )
+from robolearn.envs.expert import Demonstrator
 from robolearn.envs.joints import JointMap
+from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.render import PROFILES, Quality, Renderer
 from robolearn.envs.scene import frame_top_camera
-from robolearn.envs.servo_model import ServoModel, apply, settle
+from robolearn.envs.servo_model import ServoModel, settle
+from robolearn.envs.task import Start, State, Task
 from robolearn.seeding import stream
 
-TIMESTEP = 0.005  # s; the grip of 2 cm cubes holds up to here
-PARAPHRASES = ("train", "held_out", "all")
 UNSTABLE: Final = "physics_unstable"  # the fault code
 # MuJoCo resets a simulation that diverges; these counters tell, so that it passes for no episode.
 DIVERGED: Final = slice(
@@ -42,27 +33,8 @@ DIVERGED: Final = slice(
 )
 
 
-class State(NamedTuple):
-    """The physical state of N simulations."""
-
-    qpos: np.ndarray  # (N, nq)
-    qvel: np.ndarray  # (N, nv)
-    mocap_pos: np.ndarray  # (N, nmocap, 3)
-    sensordata: np.ndarray  # (N, nsensordata)
-
-
-@dataclass(frozen=True)
-class Start:
-    """How an episode begins."""
-
-    qpos: np.ndarray  # (nq,)
-    mocap_pos: np.ndarray  # (nmocap, 3)
-    goal: np.ndarray  # (G,) float64: what success is measured against
-    instruction: str
-
-
-class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
-    """One simulated arm at a table; see `robolearn.contract` for spaces and info keys.
+class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
+    """A simulated arm at a table; see `robolearn.contract` for spaces and info keys.
 
     Args:
         obs_type: "pixels_agent_pos", "state" (privileged, renders nothing) or "depth".
@@ -72,14 +44,10 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         render_mode: None or "rgb_array".
         paraphrases: which instruction templates to draw from: "train", "held_out" or "all".
         servos: the file of `robolearn identify`, for the servos of a certain arm.
-
-    Attributes:
-        model: the compiled scene.
-        data: the simulation.
-        state: views of the simulation's state, N = 1; always current.
-        goal: the running episode's goal vector (G,).
-        task_description: the running episode's instruction.
-        joints: between the simulator's vectors and the units of the contract.
+        split: which objects, scenes and goals episodes are drawn from; see the task's `splits`.
+        goal_pixels: also observe pictures of the reached goal.
+        style: how the expert shall move, see `robolearn.envs.expert.STYLES`.
+        quality: how well, from 0 (crooked and hesitant) to 1.
 
     Raises:
         ValueError: an unknown option; the message names the choices.
@@ -89,10 +57,6 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         "render_modes": ["rgb_array"],
         "render_fps": int(SO101.control_hz),
     }
-    arm: ClassVar[ArmSpec] = SO101
-    cameras: ClassVar[tuple[str, ...]] = ("top", "wrist")
-    work_area: ClassVar[tuple[float, float]]  # m along x and y: what the camera `top` must show
-    hold_seconds: ClassVar[float] = 0.25  # how long the goal test must hold
     video_size: ClassVar[tuple[int, int]] = (480, 640)
 
     def __init__(
@@ -104,9 +68,15 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         render_mode: str | None = None,
         paraphrases: str = "train",
         servos: Path | None = None,
+        split: str = "train",
+        style: str = "any",
+        quality: float = 1.0,
+        *,
+        goal_pixels: bool = False,
     ) -> None:
         _choose("obs_type", obs_type, OBS_TYPES)
         _choose("paraphrases", paraphrases, PARAPHRASES)
+        _choose("split", split, self.splits)
         _choose("render_quality", render_quality, tuple(PROFILES))
         if render_mode is not None:
             _choose("render_mode", render_mode, self.metadata["render_modes"])
@@ -114,11 +84,14 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         for camera in chosen:
             _choose("camera", camera, self.cameras)
         self.obs_type, self.render_mode, self.paraphrases = obs_type, render_mode, paraphrases
+        self.split, self.demonstrator = split, Demonstrator(style, quality)
         self.active_cameras = () if obs_type == "state" else chosen
         self.image_size, self.render_quality = _check_size(image_size), render_quality
         self._build_simulation(ServoModel.load(Path(servos), self.arm) if servos else None)
         self.task_description = ""
         self._seed = self._held = 0
+        self._goal_pictures: dict[str, np.ndarray] = {}
+        self._goal_pixels = goal_pixels and bool(self.active_cameras)
         self._renderer: Renderer | None = None
         self._video: Renderer | None = None
         self.action_space = action_space(self.arm)
@@ -128,82 +101,19 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
             self.image_size,
             self._environment_state().size if obs_type == "state" else 0,
             depth=obs_type == "depth",
+            goal_pixels=goal_pixels,
         )
 
     def _build_simulation(self, servos: ServoModel | None) -> None:
-        self.model = self.compile(servos)
+        self.model = self.compile(servos, self.split)
         frame_top_camera(self.model, self.work_area, self.image_size)
         self.data = mujoco.MjData(self.model)
-        d = self.data  # its arrays stay where they are, so views of them stay current
-        self.state = State(d.qpos[None], d.qvel[None], d.mocap_pos[None], d.sensordata[None])
-        self._diverged = d.warning.number[DIVERGED]
+        # Its arrays stay where they are, so views of them stay current.
+        self.state = State(*(getattr(self.data, name)[None] for name in State._fields))
+        self._diverged = self.data.warning.number[DIVERGED]
         self.joints = JointMap(self.model, self.arm)
-        self.goal = self.draw(0, None).goal  # for its length, until the first reset
-
-    # What a task defines.
-
-    @classmethod
-    @abstractmethod
-    def build(cls) -> mujoco.MjSpec:
-        """The scene, arm included."""
-
-    @abstractmethod
-    def start(self, rng: np.random.Generator, instruction: str | None) -> Start:
-        """Draws the start of an episode.
-
-        Args:
-            rng: the episode's own generator.
-            instruction: a wish of the caller; None draws one.
-
-        Raises:
-            ValueError: an instruction that the task does not know.
-        """
-
-    @abstractmethod
-    def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Whether the goal test holds now, bool (N,), and progress 0..1, float (N,).
-
-        Args:
-            state: N simulations.
-            goal: (N, G), from `Start.goal`.
-        """
-
-    @abstractmethod
-    def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
-        """The privileged state, float32 (N, S).
-
-        Args:
-            state: N simulations.
-            goal: (N, G), from `Start.goal`.
-        """
-
-    @abstractmethod
-    def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Demonstrates the running episode: yields one action for every control step, for ever."""
-
-    # What all tasks share.
-
-    @classmethod
-    def compile(cls, servos: ServoModel | None = None) -> mujoco.MjModel:
-        """The compiled model with this project's physics options, and perhaps other servos."""
-        spec = cls.build()
-        spec.option.timestep = TIMESTEP
-        spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-        spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-        spec.option.impratio = 10.0
-        if servos is not None:
-            apply(spec, servos)
-        return spec.compile()
-
-    @cached_property
-    def substeps(self) -> int:
-        """Physics steps in one control period."""
-        return round(1.0 / (self.arm.control_hz * TIMESTEP))
-
-    @cached_property
-    def hold_steps(self) -> int:
-        """Control steps in a row that the goal test must hold."""
-        return round(self.hold_seconds * self.arm.control_hz)
+        self._start = self.draw(0, None)
+        self.goal = self._start.goal  # for its length, until the first reset
 
     def draw(self, seed: int, instruction: str | None) -> Start:
         """The start of the episode that belongs to `seed`; see `start`."""
@@ -224,17 +134,25 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         super().reset(seed=seed)
         chosen = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         start = self.draw(chosen, (options or {}).get("instruction"))
-        mujoco.mj_resetData(self.model, self.data)
-        self.data.qpos[:] = start.qpos
-        self.data.mocap_pos[:] = start.mocap_pos
-        self.data.ctrl[self.joints.ctrl] = start.qpos[self.joints.qpos]
-        settle(self.model, self.data)
-        mujoco.mj_forward(self.model, self.data)
+        self._place(self.data, start)
         self._seed, self._held = chosen, 0
+        self._start, self._goal_pictures = start, {}
         self.goal, self.task_description = start.goal, start.instruction
+        self.remember(self.state, self.goal[None])
         _, (progress,) = self.evaluate(self.state, self.goal[None])
         action = self.joints.position(self.data.qpos)
         return self._observe(), self._info(action, action, progress=float(progress))
+
+    def _place(self, data: mujoco.MjData, start: Start) -> None:
+        """Puts a simulation into the start of an episode."""
+        mujoco.mj_resetData(self.model, data)
+        data.qpos[:] = start.qpos
+        data.mocap_pos[:] = start.mocap_pos
+        if start.mocap_quat is not None:
+            data.mocap_quat[:] = start.mocap_quat
+        data.ctrl[self.joints.ctrl] = start.qpos[self.joints.qpos]
+        settle(self.model, data)
+        mujoco.mj_forward(self.model, data)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Holds the joint targets for one control period.
@@ -247,6 +165,7 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.data.ctrl[self.joints.ctrl] = self.joints.to_ctrl(sent)
         mujoco.mj_step(self.model, self.data, nstep=self.substeps)
         unstable = np.count_nonzero(self._diverged) > 0
+        self.remember(self.state, self.goal[None])
         (holds,), (progress,) = self.evaluate(self.state, self.goal[None])
         self._held = self._held + 1 if holds and not unstable else 0
         success = self._held >= self.hold_steps
@@ -265,12 +184,34 @@ class ManipulationEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         if self.obs_type == "state":
             observation["environment_state"] = self._environment_state()
         if self.active_cameras:
-            drawn = self._renderer or Renderer(self.model, self.image_size, self.render_quality)
-            self._renderer = drawn
+            drawn = self._observer()
             observation["pixels"] = {c: drawn.rgb(d, c) for c in self.active_cameras}
             if self.obs_type == "depth":
                 observation["depth"] = {c: drawn.depth(d, c) for c in self.active_cameras}
+            if self._goal_pixels:
+                pictures = self._goal_pictures = self._goal_pictures or self.draw_goal(drawn)
+                observation["goal_pixels"] = {c: p.copy() for c, p in pictures.items()}
         return observation
+
+    def _observer(self) -> Renderer:
+        self._renderer = self._renderer or Renderer(
+            self.model, self.image_size, self.render_quality
+        )
+        return self._renderer
+
+    def draw_goal(
+        self, renderer: Renderer | None = None, cameras: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Pictures of the running episode's goal when it is reached, uint8 (H, W, 3) each.
+
+        Args:
+            renderer: of this model; None draws as observations are drawn.
+            cameras: which; none takes all that observations have.
+        """
+        reached = mujoco.MjData(self.model)
+        self._place(reached, self.goal_scene(self._start))
+        drawn = renderer or self._observer()
+        return {c: drawn.rgb(reached, c) for c in cameras or self.active_cameras}
 
     def _environment_state(self) -> np.ndarray:
         return self.environment_state(self.state, self.goal[None])[0]

@@ -18,7 +18,8 @@ from gymnasium.vector.utils import batch_space
 from mujoco.batch import Batch
 
 from robolearn.contract import Info, check_action, limit_action
-from robolearn.envs.base import DIVERGED, UNSTABLE, ManipulationEnv, State
+from robolearn.envs.base import DIVERGED, UNSTABLE, ManipulationEnv
+from robolearn.envs.task import State
 
 Observation = dict[str, np.ndarray]
 Infos = dict[str, Any]
@@ -38,6 +39,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         max_episode_steps: the time limit in control steps; None takes the registered one.
         threads: simulate on so many; 0 takes all CPUs.
         paraphrases: which instruction templates to draw from, as for the single environment.
+        split: which objects, scenes and goals, as for the single environment.
 
     Attributes:
         batch: the simulations, as `mujoco.batch.Batch`.
@@ -57,6 +59,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         max_episode_steps: int | None = None,
         threads: int = 0,
         paraphrases: str = "train",
+        split: str = "train",
     ) -> None:
         if obs_type != "state":
             raise ValueError(
@@ -66,7 +69,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self._mode = AutoresetMode(autoreset_mode)
         if self._mode == AutoresetMode.NEXT_STEP:
             raise ValueError("autoreset_mode is NextStep; choose SameStep or Disabled")
-        single = gymnasium.make(env_id, obs_type="state", paraphrases=paraphrases)
+        single = gymnasium.make(env_id, obs_type="state", paraphrases=paraphrases, split=split)
         self._task = cast(ManipulationEnv, single.unwrapped)
         self.spec, self.arm, self.num_envs = gymnasium.spec(env_id), self._task.arm, num_envs
         self.metadata = {**self._task.metadata, "render_modes": [], "autoreset_mode": self._mode}
@@ -131,6 +134,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self.batch.step(nstep=self._task.substeps)
         self._elapsed += 1
         unstable = self.batch.warning[:, DIVERGED, _COUNT].any(1)
+        self._task.remember(self._state, self._goals)
         holds, progress = self._task.evaluate(self._state, self._goals)
         self._held = np.where(holds & ~unstable, self._held + 1, 0)
         success = self._held >= self._task.hold_steps
@@ -156,6 +160,8 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         for slot, seed, start in zip(slots, chosen, starts, strict=True):
             self._state.qpos[slot] = start.qpos
             self._state.mocap_pos[slot] = start.mocap_pos
+            if start.mocap_quat is not None:
+                self._state.mocap_quat[slot] = start.mocap_quat
             self._ctrl[slot, self._task.joints.ctrl] = start.qpos[self._task.joints.qpos]
             self._goals[slot], self._instructions[slot] = start.goal, start.instruction
             self._seeds[slot] = seed

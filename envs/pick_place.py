@@ -6,37 +6,43 @@ go of it, and the other cubes are still about where they were; all of that for `
 """
 
 from collections.abc import Callable, Iterator
-from difflib import get_close_matches
-from functools import cache, cached_property, partial
-from itertools import combinations, product
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import combinations
 from typing import ClassVar, Final
 
 import mujoco
 import numpy as np
 
 from robolearn.envs import scene
-from robolearn.envs.base import ManipulationEnv, Start, State
-from robolearn.envs.expert import Hand, Script, Style, facing, watched
+from robolearn.envs.base import ManipulationEnv
+from robolearn.envs.expert import Hand, Script, Style, across, facing, watched
+from robolearn.envs.language import Phrases, Words
+from robolearn.envs.task import Start, State
 
 CUBES: Final = ("red", "green", "blue")
 BINS: Final = ("blue", "yellow")
-TEMPLATES: Final = {
-    "train": (
-        "put the {cube} cube in the {bin} bin",
-        "place the {cube} cube into the {bin} bin",
-        "pick up the {cube} cube and put it in the {bin} bin",
-        "move the {cube} block to the {bin} bin",
-        "the {cube} cube belongs in the {bin} bin",
-        "drop the {cube} cube into the {bin} box",
-        "in the {bin} bin, put the {cube} cube",
-        "fill the {bin} bin with the {cube} cube",
-    ),
-    "held_out": (
-        "please bring the {cube} cube over to the {bin} bin",
-        "I want the {cube} block inside the {bin} box",
-        "grab the {cube} cube, then drop it in the {bin} bin",
-    ),
-}
+PHRASES: Final = Phrases(
+    "PickPlace",
+    {
+        "train": (
+            "put the {cube} cube in the {bin} bin",
+            "place the {cube} cube into the {bin} bin",
+            "pick up the {cube} cube and put it in the {bin} bin",
+            "move the {cube} block to the {bin} bin",
+            "the {cube} cube belongs in the {bin} bin",
+            "drop the {cube} cube into the {bin} box",
+            "in the {bin} bin, put the {cube} cube",
+            "fill the {bin} bin with the {cube} cube",
+        ),
+        "held_out": (
+            "please bring the {cube} cube over to the {bin} bin",
+            "I want the {cube} block inside the {bin} box",
+            "grab the {cube} cube, then drop it in the {bin} bin",
+        ),
+    },
+    {"cube": Words(CUBES), "bin": Words(BINS)},
+)
 
 WORK_CENTRE: Final = (0.21, 0.0)
 WORK_AREA: Final = (0.24, 0.455)  # m: 84 pixels of the top camera show a cube at 4.7
@@ -48,6 +54,7 @@ MAX_YAW: Final = 0.3  # rad, from facing the arm
 OTHERS_MAY_MOVE: Final = 0.04  # m
 AT_REST: Final = 0.02  # m/s
 CARRY_HEIGHT: Final = 0.075  # m
+SIDESTEP: Final = 0.03  # m: how far to its side a style comes in
 MISHAPS: Final = ("", "knocked", "slips")  # what may happen to the cube in a demonstration
 MISHAP_RATE: Final = 0.4
 ATTEMPTS: Final = 4
@@ -67,23 +74,16 @@ ONE_HOT: Final = slice(2, 2 + len(CUBES) + len(BINS))
 START: Final = slice(ONE_HOT.stop, ONE_HOT.stop + 2 * len(CUBES))
 
 
-@cache
-def instructions(which: str) -> dict[str, tuple[int, int]]:
-    """Every instruction of "train", "held_out" or "all" with its cube and bin indices."""
-    templates = [t for key, group in TEMPLATES.items() if which in (key, "all") for t in group]
-    pairs = list(product(enumerate(CUBES), enumerate(BINS)))
-    return {t.format(cube=c, bin=b): (i, j) for t in templates for (i, c), (j, b) in pairs}
-
-
 class PickPlace(ManipulationEnv):
     """See the module's docstring."""
 
+    phrases: ClassVar[Phrases] = PHRASES
     work_area: ClassVar[tuple[float, float]] = WORK_AREA
 
     @classmethod
-    def build(cls) -> mujoco.MjSpec:
+    def build(cls, split: str) -> mujoco.MjSpec:
         """Three cubes, two bins, the arm."""
-        spec = scene.table_scene(WORK_CENTRE)
+        spec = scene.table_scene(WORK_CENTRE, split)
         for colour in CUBES:
             scene.add_cube(spec, f"{colour} cube", colour)
         for colour in BINS:
@@ -100,16 +100,11 @@ class PickPlace(ManipulationEnv):
         bins = np.array(BIN_SLOTS)[rng.permutation(len(BINS))]
         bins = bins + rng.uniform(-BIN_JITTER, BIN_JITTER, bins.shape)
         cubes = _scatter(rng)
-        qpos = self.model.qpos0.copy()
-        home = np.array(self.arm.home) + rng.normal(0.0, 0.03, self.arm.size)
-        qpos[self.joints.qpos] = self.joints.to_ctrl(home)
+        qpos = self.home(rng)
         for pose, (x, y) in zip(qpos[self._cubes[0]].reshape(-1, 7), cubes, strict=True):
             yaw = facing((x, y)) + rng.uniform(-MAX_YAW, MAX_YAW)
             pose[:] = scene.upright((x, y), yaw)
-        known = instructions(self.paraphrases)
-        drawn = list(known)[rng.integers(len(known))]
-        text = drawn if instruction is None else instruction
-        cube, goal_bin = _parse(text)
+        text, (cube, goal_bin) = self.instruct(rng, instruction)
         named = np.array([FIRST_CUBE + cube, FIRST_BIN + goal_bin])
         one_hot = np.eye(END)[named].sum(0)[FIRST_CUBE:]
         return Start(
@@ -147,6 +142,15 @@ class PickPlace(ManipulationEnv):
         bins = state.mocap_pos.reshape(len(goal), -1)
         return np.concatenate([poses, bins, goal[:, ONE_HOT]], axis=1, dtype=np.float32)
 
+    def goal_scene(self, start: Start) -> Start:
+        """The named cube in the named bin."""
+        qpos = start.qpos.copy()
+        cube, goal_bin = start.goal[NAMED].astype(int) - [FIRST_CUBE, FIRST_BIN]
+        place = start.mocap_pos[goal_bin] + [0.0, 0.0, 2 * scene.BIN_WALL]
+        poses = qpos[self._cubes[0]].reshape(-1, 7)
+        poses[cube] = scene.upright(place[:2], 0.0, above=place[2])
+        return replace(start, qpos=qpos)
+
     @cached_property
     def _cubes(self) -> tuple[slice, slice]:
         """Where the cubes are in qpos and in qvel; they follow each other in both."""
@@ -168,10 +172,10 @@ class PickPlace(ManipulationEnv):
         In some demonstrations the cube is knocked away or slips out of the hand, and the expert
         picks it up again: otherwise a policy would never learn what to do after its own mistakes.
         """
-        style = Style.draw(rng)
+        style = Style.draw(rng, self.demonstrator)
         mishap = str(rng.choice(MISHAPS, p=[1.0 - MISHAP_RATE, *[MISHAP_RATE / 2] * 2]))
         hand = Hand(self, style)
-        cube, goal_bin = _parse(self.task_description)
+        cube, goal_bin = self.phrases.parse(self.task_description)
         for _ in range(ATTEMPTS):
             knock = partial(self._knock, cube, rng) if mishap == "knocked" else _nothing
             slip = partial(self._knock, cube, rng) if mishap == "slips" else _nothing
@@ -195,7 +199,7 @@ class PickPlace(ManipulationEnv):
         # The tool frame is the fixed jaw's face: leave it a gap, and close it while grasping.
         grasp = np.array([x, y]) - closing * scene.CUBE_SIDE / 2
         ready = grasp - closing * 0.007
-        first = ready + rng.normal(0.0, style.sloppiness, 2)
+        first = ready + rng.normal(0.0, style.sloppiness, 2) + style.side * SIDESTEP * across(yaw)
         yield from hand.move([*first, 0.045 + style.lift], yaw, style.opened, speed=1.0)
         yield from hand.move([*ready, 0.04], yaw, style.opened, speed=0.7)
         knock()
@@ -276,11 +280,3 @@ def _scatter(rng: np.random.Generator) -> np.ndarray:
         places = rng.uniform([x0, y0], [x1, y1], (len(CUBES), 2))
         if all(np.linalg.norm(a - b) >= CUBE_GAP for a, b in combinations(places, 2)):
             return places
-
-
-def _parse(instruction: str) -> tuple[int, int]:
-    known = instructions("all")
-    if instruction not in known:
-        near = get_close_matches(instruction, known, n=1, cutoff=0.0)[0]
-        raise ValueError(f"PickPlace does not know {instruction!r}; try for example {near!r}")
-    return known[instruction]

@@ -5,13 +5,17 @@ conaffinity 1, so the arm touches the world but not itself.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from typing import Final
 
 import mujoco
 import numpy as np
 
+from robolearn.contract import SIDES
+
 PAN_AXIS: Final = 0.0388  # m, x of the shoulder pan axis: the arm reaches radially from here
+PAIR_DISTANCE: Final = 0.36  # m between the bases of two arms
 TOP_EYE: Final = (0.22, 0.55)  # m in front of and above what `top` looks at: the arm hides less
 CUBE_SIDE: Final = 0.025  # m
 CUBE_MASS: Final = 0.012  # kg
@@ -37,14 +41,45 @@ def arm_spec() -> mujoco.MjSpec:
         return mujoco.MjSpec.from_file(str(path))
 
 
-def table_scene(centre: tuple[float, float]) -> mujoco.MjSpec:
+def pair_spec() -> mujoco.MjSpec:
+    """Two SO-101 side by side, both looking along x, which do touch each other."""
+    spec = mujoco.MjSpec()
+    for side, y, bit in zip(SIDES, (PAIR_DISTANCE / 2, -PAIR_DISTANCE / 2), (2, 4), strict=True):
+        arm = arm_spec()
+        for geom in arm.geoms:
+            if geom.contype:
+                geom.contype, geom.conaffinity = bit, 1 | (6 - bit)
+        spec.attach(arm, prefix=f"{side}_", frame=spec.worldbody.add_frame(pos=[0.0, y, 0.0]))
+    return spec
+
+
+@dataclass(frozen=True)
+class Look:
+    """How table and light look."""
+
+    table: tuple[float, float, float, float]
+    sun: tuple[float, float, float]  # its direction
+    brightness: float
+
+
+LOOKS: Final = {
+    "": Look((0.62, 0.55, 0.46, 1.0), (-0.3, -0.35, -1.0), 0.45),
+    "novel_scene": Look((0.30, 0.36, 0.40, 1.0), (0.5, 0.2, -1.0), 0.60),
+}
+
+
+def table_scene(
+    centre: tuple[float, float], split: str = "train", *, pair: bool = False
+) -> mujoco.MjSpec:
     """The arm on a table, lit, seen by the cameras `top`, `wrist` and `video`.
 
     Args:
         centre: x and y of the middle of the work area, m.
+        split: "novel_scene" has another table and another light.
+        pair: two arms; their wrist cameras are `left_wrist` and `right_wrist`.
     """
-    spec = arm_spec()
-    _add_room(spec)
+    spec = pair_spec() if pair else arm_spec()
+    _add_room(spec, LOOKS.get(split, LOOKS[""]))
     spec.worldbody.add_camera(
         name="top",
         pos=[centre[0] + TOP_EYE[0], centre[1], TOP_EYE[1]],
@@ -75,7 +110,7 @@ def frame_top_camera(
     model.cam_fovy[model.camera("top").id] = np.degrees(2 * np.arctan(height / 2 / distance))
 
 
-def _add_room(spec: mujoco.MjSpec) -> None:
+def _add_room(spec: mujoco.MjSpec, look: Look) -> None:
     spec.add_texture(
         name="sky",
         type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
@@ -100,13 +135,13 @@ def _add_room(spec: mujoco.MjSpec) -> None:
         type=slab,
         pos=[0, 0, -0.0201],
         size=[0.7, 0.7, 0.02],
-        rgba=[0.62, 0.55, 0.46, 1],
+        rgba=look.table,
         contype=0,
         conaffinity=0,
     )
     sun, sky = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, [0.0, 0.0, 0.0]
     world.add_light(
-        type=sun, pos=[0.5, 0.4, 1.2], dir=[-0.3, -0.35, -1.0], diffuse=[0.45] * 3, specular=sky
+        type=sun, pos=[0.5, 0.4, 1.2], dir=look.sun, diffuse=[look.brightness] * 3, specular=sky
     )
     world.add_light(
         type=sun,
@@ -158,13 +193,13 @@ def add_bin(spec: mujoco.MjSpec, name: str, colour: str) -> None:
         body.add_geom(type=_BOX, pos=pos, size=size, rgba=COLOURS[colour], **_WORLD)
 
 
-def add_touch(spec: mujoco.MjSpec, name: str, body: str) -> None:
-    """A sensor that counts the contacts between the gripper and a body."""
+def add_touch(spec: mujoco.MjSpec, name: str, body: str, gripper: str = "gripper") -> None:
+    """A sensor that counts the contacts between a gripper and a body."""
     spec.add_sensor(
         name=name,
         type=mujoco.mjtSensor.mjSENS_CONTACT,
         objtype=mujoco.mjtObj.mjOBJ_XBODY,
-        objname="gripper",
+        objname=gripper,
         reftype=mujoco.mjtObj.mjOBJ_BODY,
         refname=body,
         intprm=[1 << mujoco.mjtConDataField.mjCONDATA_FOUND.value, 0, 1],
@@ -181,9 +216,16 @@ def add_position(spec: mujoco.MjSpec, name: str, kind: mujoco.mjtObj) -> None:
     )
 
 
-def upright(place: Sequence[float] | np.ndarray, yaw: float, side: float = CUBE_SIDE) -> np.ndarray:
-    """The pose (x, y, z, quaternion) of a cube that stands on the table."""
-    return np.array([*place, side / 2, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
+def upright(
+    place: Sequence[float] | np.ndarray, yaw: float, side: float = CUBE_SIDE, above: float = 0.0
+) -> np.ndarray:
+    """The pose (x, y, z, quaternion) of a cube that stands on the table, or so far above it, m."""
+    return np.array([*place, above + side / 2, *about_z(yaw)])
+
+
+def about_z(yaw: float) -> np.ndarray:
+    """The quaternion (4,) of a turn about the vertical, rad."""
+    return np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
 
 
 def put(model: mujoco.MjModel, data: mujoco.MjData, joint: str, pose: np.ndarray) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 
 from robolearn.contract import SO101
 from robolearn.dataset import EpisodeDataset
-from robolearn.envs.base import TIMESTEP
 from robolearn.envs.servo_model import ServoModel
+from robolearn.envs.task import TIMESTEP
 from robolearn.hardware.servo_fit import FITTED, Episode, Fit, Simulator, cross_validate, fit
 from robolearn.options import IdentifyConfig
 

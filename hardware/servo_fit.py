@@ -20,10 +20,10 @@ import numpy as np
 from mujoco import rollout
 
 from robolearn.contract import ArmSpec
-from robolearn.envs.base import TIMESTEP, ManipulationEnv
 from robolearn.envs.joints import JointMap
 from robolearn.envs.scene import arm_spec
 from robolearn.envs.servo_model import ServoModel, apply
+from robolearn.envs.task import TIMESTEP, Task
 
 FITTED: Final = ("kp", "damping", "frictionloss", "delay")
 SCALE: Final = 0.01  # rad: about the play of the gears
@@ -53,11 +53,12 @@ class Fit(NamedTuple):
     high: ServoModel  # 95th percentile over episodes that are drawn with replacement
 
 
-class _Arm(ManipulationEnv):
+class _Arm(Task):
     """The arm alone, of which only `compile` is used."""
 
     @classmethod
-    def build(cls) -> mujoco.MjSpec:
+    def build(cls, split: str) -> mujoco.MjSpec:
+        del split
         return arm_spec()
 
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 
 from robolearn.contract import SO101
-from robolearn.envs.base import TIMESTEP
 from robolearn.envs.joints import JointMap
 from robolearn.envs.servo_model import ServoModel
+from robolearn.envs.task import TIMESTEP
 from robolearn.hardware.calibration import Calibration, JointCalibration
 from robolearn.hardware.registers import (
     BAUD_RATES,

@@ -13,8 +13,9 @@ import numpy as np
 
 from robolearn.contract import Info
 from robolearn.envs import scene
-from robolearn.envs.base import DIVERGED, TIMESTEP, ManipulationEnv, Start, State
+from robolearn.envs.base import DIVERGED, ManipulationEnv
 from robolearn.envs.servo_model import ServoModel
+from robolearn.envs.task import TIMESTEP, Start, State
 from robolearn.registry import make_env
 
 VOLTAGE: Final = 7.4  # V, for which the model's stiffness and force ranges are
@@ -42,9 +43,9 @@ class EmptyTable(ManipulationEnv):
     work_area = (0.24, 0.455)
 
     @classmethod
-    def build(cls) -> mujoco.MjSpec:
+    def build(cls, split: str) -> mujoco.MjSpec:
         """Only the arm and the table."""
-        return scene.table_scene((0.21, 0.0))
+        return scene.table_scene((0.21, 0.0), split)
 
     def start(self, rng: np.random.Generator, instruction: str | None) -> Start:
         """The arm at home; any instruction will do."""
@@ -61,6 +62,10 @@ class EmptyTable(ManipulationEnv):
         """Nothing."""
         del state
         return np.empty((len(goal), 0), np.float32)
+
+    def goal_scene(self, start: Start) -> Start:
+        """Nothing changes."""
+        return start
 
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """There is nothing to demonstrate."""
@@ -269,6 +274,7 @@ class ArmPhysics:
 
     def _judge(self) -> None:
         """Asks the task's goal test, once a control period."""
+        self.task.remember(self.task.state, self.task.goal[None])
         (holds,), (progress,) = self.task.evaluate(self.task.state, self.task.goal[None])
         self._held = self._held + 1 if holds else 0
         self.success, self.progress = self._held >= self.task.hold_steps, float(progress)

@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from robolearn.config import from_json
-from robolearn.envs.base import TIMESTEP
+from robolearn.envs.task import TIMESTEP
 from robolearn.hardware.twin import TwinConfig
 from robolearn.hardware.twin_arm import TwinArm
 from robolearn.hardware.twin_http import Gateway

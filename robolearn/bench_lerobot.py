@@ -32,7 +32,7 @@ from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from robolearn.envs.pick_place import BINS, CUBES, instructions
+from robolearn.envs.pick_place import BINS, CUBES, PHRASES
 from robolearn.rollout import Observation
 from robolearn.seeding import stream
 
@@ -56,7 +56,7 @@ Batch = dict[str, Any]
 
 def one_hot_goals(texts: Sequence[str]) -> Tensor:
     """What PickPlace's instructions ask for, float32 (B, cubes + bins)."""
-    known = instructions("all")
+    known = PHRASES.all("all")
     goals = torch.zeros(len(texts), GOAL_SIZE)
     for row, text in zip(goals, texts, strict=True):
         cube, goal_bin = known[text]

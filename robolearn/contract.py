@@ -8,6 +8,7 @@ An environment of robolearn, simulated or real, is an ordinary `gymnasium.Env`:
 | `obs["agent_vel"]` | float32 (J,): rad/s; a gripper in fractions per second |
 | `obs["agent_effort"]` | float32 (J,): N m (or the unit that `ArmSpec.effort_unit` names) |
 | `obs["pixels"][camera]` | uint8 (H, W, 3), RGB |
+| `obs["goal_pixels"][camera]` | the same of the reached goal, with `goal_pixels=True` only |
 | `obs["environment_state"]` | float32 (S,): privileged simulator state, `obs_type="state"` only |
 | action | float32 (J,): absolute joint targets in the units of `agent_pos` |
 
@@ -25,6 +26,7 @@ import numpy as np
 from gymnasium import spaces
 
 OBS_TYPES: Final = ("pixels_agent_pos", "state", "depth")
+SIDES: Final = ("left", "right")  # of a pair of arms, as seen from behind them
 # Bounds of the velocity and effort observations: what no arm of this size ever reaches.
 MAX_VELOCITY: Final = 100.0
 MAX_EFFORT: Final = 100.0
@@ -85,6 +87,23 @@ SO101 = ArmSpec(
 )
 
 
+def pair_of(arm: ArmSpec) -> ArmSpec:
+    """Two of these arms as one: the left one's joints, then the right one's."""
+    return ArmSpec(
+        name=f"{arm.name}_pair",
+        joints=tuple(f"{side}_{joint}" for side in SIDES for joint in arm.joints),
+        low=arm.low * 2,
+        high=arm.high * 2,
+        home=arm.home * 2,
+        grippers=(*arm.grippers, *(arm.size + gripper for gripper in arm.grippers)),
+        control_hz=arm.control_hz,
+        effort_unit=arm.effort_unit,
+    )
+
+
+SO101_PAIR = pair_of(SO101)
+
+
 def action_space(arm: ArmSpec) -> spaces.Box:
     """The true joint range, float32 (J,)."""
     return spaces.Box(*arm.limits, dtype=np.float32)
@@ -97,6 +116,7 @@ def observation_space(
     state_size: int = 0,
     *,
     depth: bool = False,
+    goal_pixels: bool = False,
 ) -> spaces.Dict:
     """The observation space of an arm with these cameras.
 
@@ -106,6 +126,7 @@ def observation_space(
         image_size: height and width of every camera, pixels.
         state_size: length of `environment_state`; 0 leaves it out.
         depth: adds `depth`, float32 (H, W) in metres per camera.
+        goal_pixels: adds `goal_pixels`, a picture of the reached goal per camera.
     """
     shape = (arm.size,)
     # A servo may be pushed a little past its range, so positions get a margin of 0.5.
@@ -118,6 +139,8 @@ def observation_space(
     if cameras:
         image = spaces.Box(0, 255, (*image_size, 3), np.uint8)
         entries["pixels"] = spaces.Dict(dict.fromkeys(cameras, image))
+    if cameras and goal_pixels:
+        entries["goal_pixels"] = spaces.Dict(dict.fromkeys(cameras, image))
     if cameras and depth:
         metres = spaces.Box(0.0, np.inf, image_size, np.float32)
         entries["depth"] = spaces.Dict(dict.fromkeys(cameras, metres))

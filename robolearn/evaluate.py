@@ -24,7 +24,7 @@ from robolearn import checkpoint
 from robolearn.agent import PolicyAgent
 from robolearn.config import config_hash, save_config
 from robolearn.contract import Info
-from robolearn.envs.base import PARAPHRASES
+from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.render import gl_renderer
 from robolearn.episodes import Episode
 from robolearn.files import write_atomic

@@ -6,7 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from robolearn.contract import SO101, ActionError, Info
+from robolearn.contract import ActionError, Info
 from robolearn.envs.servo_model import ServoModel
 from robolearn.registry import make_env, simulated_ids
 from robolearn.seeding import stream
@@ -67,6 +67,34 @@ def test_one_step_is_one_control_period(states):
     assert states.unwrapped.data.time == pytest.approx(1 / states.unwrapped.arm.control_hz)
 
 
+def test_goal_pictures_show_another_scene(env_id):
+    env = make_env(env_id, goal_pixels=True)
+    observation, _ = env.reset(seed=3)
+    first = observation["goal_pixels"]
+    assert env.observation_space.contains(observation)
+    assert not np.array_equal(first["top"], observation["pixels"]["top"])
+    later = env.step(env.action_space.low)[0]["goal_pixels"]
+    other = env.reset(seed=4)[0]["goal_pixels"]
+    for camera in env.unwrapped.active_cameras:
+        np.testing.assert_array_equal(later[camera], first[camera])
+        assert not np.array_equal(other[camera], first[camera])
+
+
+def test_every_kind_of_demonstrator_can_do_it(env_id):
+    for options in ({"style": "fast"}, {"style": "left-first"}, {"quality": 0.3}):
+        env = make_env(env_id, obs_type="state", **options)
+        assert any(demonstrate(env, seed)[Info.IS_SUCCESS] for seed in range(3)), options
+
+
+def demonstrate(env, seed):
+    """The last info of a demonstration."""
+    env.reset(seed=seed)
+    for action in env.unwrapped.expert(stream(seed, "expert")):
+        *_, terminated, truncated, info = env.step(action)
+        if terminated or truncated:
+            return info
+
+
 def test_no_cameras_no_pictures(env_id):
     assert "pixels" not in make_env(env_id, cameras=[]).reset(seed=2)[0]
 
@@ -102,7 +130,7 @@ def test_bad_action_changes_no_bit(states):
     states.step(states.action_space.low)
     before = bits(states)
     with pytest.raises(ActionError, match="wrist_flex is nan"):
-        states.step(np.array([0, 0, 0, np.nan, 0, 0], np.float32))
+        states.step(np.where(np.arange(states.unwrapped.arm.size) == 3, np.nan, 0.0))
     assert bits(states) == before
 
 
@@ -133,6 +161,9 @@ def test_divergence_is_a_fault(states, tmp_path, monkeypatch):
         ({"obs_type": "pixel"}, "obs_type is 'pixel'.*pixels_agent_pos, state, depth"),
         ({"cameras": ["front"]}, "camera is 'front'.*top"),
         ({"render_quality": "ultra"}, "render_quality is 'ultra'.*fast, high"),
+        ({"split": "tset"}, "split is 'tset'.*train"),
+        ({"style": "wild"}, "style is 'wild'.*fast, slow"),
+        ({"quality": 1.5}, "quality is 1.5; give 0"),
         ({"paraphrases": "test"}, "paraphrases is 'test'.*train, held_out, all"),
         ({"render_mode": "ascii"}, "render_mode is 'ascii'.*rgb_array"),
         ({"image_size": 84}, "image_size is 84; give height and width"),
@@ -153,8 +184,8 @@ def test_unknown_instruction_changes_no_bit(states):
 
 
 def test_an_identified_arm_moves_otherwise(env_id, states, tmp_path):
-    servos = ServoModel.of(states.unwrapped.model, SO101)
-    late = replace(servos, delay=np.full(6, 0.1), kp=servos.kp / 2)
+    servos = ServoModel.of(states.unwrapped.model, states.unwrapped.arm)
+    late = replace(servos, delay=np.full(servos.kp.size, 0.1), kp=servos.kp / 2)
     late.save(tmp_path / "servos.json", evidence={})
     other = make_env(env_id, obs_type="state", servos=tmp_path / "servos.json")
     one, two = states.reset(seed=3)[0], other.reset(seed=3)[0]

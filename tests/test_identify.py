@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robolearn.contract import SO101
-from robolearn.envs.base import TIMESTEP
 from robolearn.envs.scene import arm_spec
 from robolearn.envs.servo_model import Servo, ServoModel, apply, settle
+from robolearn.envs.task import TIMESTEP
 from robolearn.episodes import EpisodeWriter
 from robolearn.examples import example_episode
 from robolearn.hardware.identify import (

@@ -9,8 +9,8 @@ import pytest
 
 from robolearn.contract import Info
 from robolearn.envs import pick_place, scene
-from robolearn.envs.base import State
-from robolearn.envs.pick_place import BINS, CUBES, PickPlace, instructions
+from robolearn.envs.pick_place import BINS, CUBES, PHRASES, PickPlace
+from robolearn.envs.task import State
 from robolearn.registry import make_env
 from robolearn.seeding import stream
 
@@ -187,7 +187,7 @@ def test_nothing_overlaps_at_the_start(env):
 
 def test_every_pair_is_asked_for_in_words_of_the_training_set(env):
     drawn = [env.draw(seed, None) for seed in range(300)]
-    known = instructions("train")
+    known = PHRASES.all("train")
     pairs = Counter(known[start.instruction] for start in drawn)
     assert pairs.keys() == set(product(range(len(CUBES)), range(len(BINS))))
     assert min(pairs.values()) > 300 / 6 / 2
@@ -197,9 +197,9 @@ def test_every_pair_is_asked_for_in_words_of_the_training_set(env):
 
 
 def test_held_out_words_stay_out():
-    train, held_out = instructions("train"), instructions("held_out")
+    train, held_out = PHRASES.all("train"), PHRASES.all("held_out")
     assert not train.keys() & held_out.keys()
-    assert instructions("all") == train | held_out
+    assert PHRASES.all("all") == train | held_out
     other = PickPlace(obs_type="state", paraphrases="held_out")
     assert all(other.draw(seed, None).instruction in held_out for seed in range(50))
 

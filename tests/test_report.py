@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 import pytest
 
-from robolearn.envs.pick_place import BINS, CUBES, TEMPLATES, instructions
+from robolearn.envs.pick_place import BINS, CUBES, PHRASES
 from robolearn.film import write_video
 from robolearn.report import ReportError, goal, phrasing, write_report
 from robolearn.stats import wilson
@@ -188,10 +188,10 @@ def test_success_by_goal_and_by_phrasing(evaluation, out):
 
 
 def test_every_wording_of_the_task_has_the_right_goal():
-    known = instructions("all")
+    known = PHRASES.all("all")
     goals = {text: f"{CUBES[cube]} cube → {BINS[bin_]} bin" for text, (cube, bin_) in known.items()}
     assert {text: goal(text) for text in known} == goals
-    assert len({phrasing(text) for text in known}) == sum(map(len, TEMPLATES.values()))
+    assert len({phrasing(text) for text in known}) == sum(map(len, PHRASES.templates.values()))
     assert goal("stack the Red cube on the blue cube") == "red cube → blue cube"
     assert goal("open the drawer") == "open the drawer"
 
