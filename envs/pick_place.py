@@ -16,8 +16,10 @@ import numpy as np
 
 from robolearn.envs import scene
 from robolearn.envs.base import ManipulationEnv
-from robolearn.envs.expert import Hand, Script, Style, across, facing, watched
+from robolearn.envs.expert import Hand, Script, Style, facing, watched
+from robolearn.envs.grasp import close_and_lift, come_down, nearest_heading
 from robolearn.envs.language import Phrases, Words
+from robolearn.envs.lookup import free, length, yaw_of
 from robolearn.envs.task import Start, State
 
 CUBES: Final = ("red", "green", "blue")
@@ -54,7 +56,7 @@ MAX_YAW: Final = 0.3  # rad, from facing the arm
 OTHERS_MAY_MOVE: Final = 0.04  # m
 AT_REST: Final = 0.02  # m/s
 CARRY_HEIGHT: Final = 0.075  # m
-SIDESTEP: Final = 0.03  # m: how far to its side a style comes in
+GRASP_HEIGHT: Final = 0.012  # m
 MISHAPS: Final = ("", "knocked", "slips")  # what may happen to the cube in a demonstration
 MISHAP_RATE: Final = 0.4
 ATTEMPTS: Final = 4
@@ -119,7 +121,7 @@ class PickPlace(ManipulationEnv):
         points = state.sensordata[:, POINTS].reshape(len(goal), -1, 3)
         cube, goal_bin = points[np.arange(len(goal)), goal[:, NAMED].astype(int).T]
         offset = cube - goal_bin
-        distance = TO_CUBE * _length(points[:, TOOL] - cube) + TO_BIN * _length(offset)
+        distance = TO_CUBE * length(points[:, TOOL] - cube) + TO_BIN * length(offset)
         progress = np.maximum(0.0, WORTH - distance)
         inside = (np.abs(offset) < INSIDE).all(1)
         if not np.count_nonzero(inside):  # as nearly always; the rest would take as long again
@@ -131,8 +133,8 @@ class PickPlace(ManipulationEnv):
         """Whether the named cube is released and at rest and the others are where they were."""
         rows, cube = np.arange(len(goal)), goal[:, 0].astype(int) - FIRST_CUBE
         released = state.sensordata[:, TOUCH][rows, cube] == 0
-        at_rest = _length(self._twists(state)[rows, cube, :3]) < AT_REST
-        moved = _length(self._poses(state)[..., :2] - goal[:, START].reshape(len(goal), -1, 2))
+        at_rest = length(self._twists(state)[rows, cube, :3]) < AT_REST
+        moved = length(self._poses(state)[..., :2] - goal[:, START].reshape(len(goal), -1, 2))
         moved[rows, cube] = 0.0
         return released & at_rest & (moved < OTHERS_MAY_MOVE).all(1)
 
@@ -154,8 +156,7 @@ class PickPlace(ManipulationEnv):
     @cached_property
     def _cubes(self) -> tuple[slice, slice]:
         """Where the cubes are in qpos and in qvel; they follow each other in both."""
-        joint = self.model.joint(f"{CUBES[0]} cube")
-        q, v = int(joint.qposadr[0]), int(joint.dofadr[0])
+        q, v = (part.start for part in free(self.model, f"{CUBES[0]} cube"))
         return slice(q, q + 7 * len(CUBES)), slice(v, v + 6 * len(CUBES))
 
     def _poses(self, state: State) -> np.ndarray:
@@ -195,20 +196,12 @@ class PickPlace(ManipulationEnv):
     ) -> Script:
         """Approaches the cube, first a little off as people do, grasps and lifts it."""
         x, y, yaw = self._cube_pose(cube)
-        closing = np.array([np.cos(yaw), np.sin(yaw)])
-        # The tool frame is the fixed jaw's face: leave it a gap, and close it while grasping.
-        grasp = np.array([x, y]) - closing * scene.CUBE_SIDE / 2
-        ready = grasp - closing * 0.007
-        first = ready + rng.normal(0.0, style.sloppiness, 2) + style.side * SIDESTEP * across(yaw)
-        yield from hand.move([*first, 0.045 + style.lift], yaw, style.opened, speed=1.0)
-        yield from hand.move([*ready, 0.04], yaw, style.opened, speed=0.7)
-        knock()
-        descent = hand.move([*ready, 0.012], yaw, style.opened, speed=0.6)
-        if not (yield from watched(descent, lambda: self._is_at(cube, x, y))):
+        grasp, width = [x, y, GRASP_HEIGHT], scene.CUBE_SIDE
+        at = partial(self._is_at, cube, x, y)
+        if not (yield from come_down(hand, style, rng, grasp, yaw, width, at, knock)):
             return False
-        yield from hand.move([*grasp, 0.012], yaw, style.closed, seconds=0.45)
         height = rng.uniform(0.5, 1.0) * CARRY_HEIGHT
-        yield from hand.move([*grasp, height], yaw, style.closed, speed=0.9)
+        yield from close_and_lift(hand, style, grasp, yaw, width, height)
         return self._is_held(cube)
 
     def _carry(
@@ -258,19 +251,13 @@ class PickPlace(ManipulationEnv):
 
     def _cube_pose(self, cube: int) -> tuple[float, float, float]:
         """x, y and yaw; of its four equal headings the one that faces the arm best."""
-        x, y, _, w, _, _, z = self._poses(self.state)[0, cube]
-        front, quarter = facing((x, y)), np.pi / 2
-        turn = (2.0 * np.arctan2(z, w) - front + quarter / 2) % quarter - quarter / 2
-        return float(x), float(y), float(front + turn)
+        pose = self._poses(self.state)[0, cube]
+        x, y = pose[:2].tolist()
+        return x, y, nearest_heading(float(yaw_of(pose[3:])), facing((x, y)))
 
 
 def _nothing() -> None:
     """No mishap."""
-
-
-def _length(vectors: np.ndarray) -> np.ndarray:
-    """Euclidean lengths (...) of (..., D)."""
-    return np.sqrt(np.vecdot(vectors, vectors))
 
 
 def _scatter(rng: np.random.Generator) -> np.ndarray:

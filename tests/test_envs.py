@@ -89,10 +89,11 @@ def test_every_kind_of_demonstrator_can_do_it(env_id):
 def demonstrate(env, seed):
     """The last info of a demonstration."""
     env.reset(seed=seed)
-    for action in env.unwrapped.expert(stream(seed, "expert")):
-        *_, terminated, truncated, info = env.step(action)
-        if terminated or truncated:
-            return info
+    script, over = env.unwrapped.expert(stream(seed, "expert")), False
+    while not over:
+        *_, terminated, truncated, info = env.step(next(script))
+        over = terminated or truncated
+    return info
 
 
 def test_no_cameras_no_pictures(env_id):

@@ -1,0 +1,44 @@
+"""Where things are in the simulator's vectors, and small geometry; all of it for whole batches."""
+
+import mujoco
+import numpy as np
+
+
+def sensor(model: mujoco.MjModel, name: str) -> slice:
+    """Where a sensor's values are in `sensordata`."""
+    found = model.sensor(name)
+    return slice(int(found.adr[0]), int(found.adr[0] + found.dim[0]))
+
+
+def free(model: mujoco.MjModel, name: str) -> tuple[slice, slice]:
+    """Where a free body's pose (7) and velocity (6) are in `qpos` and `qvel`."""
+    joint = model.joint(name)
+    q, v = int(joint.qposadr[0]), int(joint.dofadr[0])
+    return slice(q, q + 7), slice(v, v + 6)
+
+
+def hinge(model: mujoco.MjModel, name: str) -> tuple[int, int]:
+    """Where the value of a hinge or slide is in `qpos`, and its speed in `qvel`."""
+    joint = model.joint(name)
+    return int(joint.qposadr[0]), int(joint.dofadr[0])
+
+
+def length(vectors: np.ndarray) -> np.ndarray:
+    """Euclidean lengths (...) of (..., D)."""
+    return np.sqrt(np.vecdot(vectors, vectors))
+
+
+def yaw_of(quat: np.ndarray) -> np.ndarray:
+    """Turn about the vertical, rad (...), of bodies that stand upright, quaternions (..., 4)."""
+    return 2.0 * np.arctan2(quat[..., 3], quat[..., 0])
+
+
+def tilt_of(quat: np.ndarray) -> np.ndarray:
+    """Angle between a body's z axis and the vertical, rad (...), of quaternions (..., 4)."""
+    up = 1.0 - 2.0 * (quat[..., 1] ** 2 + quat[..., 2] ** 2)
+    return np.arccos(np.clip(up, -1.0, 1.0))
+
+
+def wrapped(angle: np.ndarray | float, period: float = 2 * np.pi) -> np.ndarray:
+    """The angle that differs by whole periods and is nearest to 0, rad."""
+    return (np.asarray(angle) + period / 2) % period - period / 2
