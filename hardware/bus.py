@@ -63,6 +63,7 @@ class Bus(Line):
         timeout: s from sending a packet until all answers must be there.
         clock: stamps what is read and tapped, s.
         tap: gets every packet that is sent ("tx") and the answers to it in one piece ("rx").
+        lockstep: a twin in lockstep is behind the port; it tells what is lost, not the timeout.
 
     Raises:
         ValueError: ids that are no servo ids, or twice the same.
@@ -77,8 +78,9 @@ class Bus(Line):
         timeout: float = TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
         tap: Tap | None = None,
+        lockstep: bool = False,
     ) -> None:
-        super().__init__(port, baud_rate, timeout, clock, tap)
+        super().__init__(port, baud_rate, timeout, clock, tap, lockstep=lockstep)
         self.ids = tuple(ids)
         if not 0 < len(set(self.ids)) == len(self.ids) <= MAX_SERVOS:
             raise ValueError(f"ids are {self.ids}; give 1 to {MAX_SERVOS} different ones")

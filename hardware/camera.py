@@ -187,7 +187,7 @@ class DrawnCamera(CameraSource):
         timeout: s to wait for an answer.
     """
 
-    def __init__(self, name: str, url: str, size: tuple[int, int], timeout: float = 5.0) -> None:
+    def __init__(self, name: str, url: str, size: tuple[int, int], timeout: float = 60.0) -> None:
         parts = urlsplit(url)
         self.name, self.url, self.size = name, url, size
         self._path = parts.path

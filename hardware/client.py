@@ -24,8 +24,8 @@ from robolearn.hardware.safety_types import State, Verb
 
 # A disk that is memory, where there is one.
 SHARED_MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
-START_PATIENCE: Final = 30.0  # s until the process runs, imports included
-CLOSE_PATIENCE: Final = 20.0  # s: parking takes a few
+START_PATIENCE: Final = 60.0  # s until the process runs, imports on a busy machine included
+CLOSE_PATIENCE: Final = 60.0  # s: parking takes a few, more in lockstep on a busy machine
 VERB_PATIENCE: Final = 10.0  # s of the driver's clock; parking takes three
 # States on the way to another one.
 PASSING: Final = (State.ENGAGING, State.PARKING, State.HOLD, State.ENGAGED)

@@ -72,14 +72,14 @@ def drive(folder: Path, guardian: int) -> None:
     channel = Channel(folder, config.arm.size)
     try:
         loop = DriverLoop(config, channel, guardian)
+        if not config.lockstep:
+            _raise_priority()  # first, since connecting asks for answers in time, too
         loop.connect()
     except (OSError, ValueError) as error:
         channel.report(reason=str(error))
         raise SystemExit(1) from None
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: loop.supervisor.exit("the driver was asked to end"))
-    if not config.lockstep:
-        _raise_priority()
     try:
         loop.run()
     finally:
@@ -130,7 +130,13 @@ class DriverLoop:
             self.clock = LockstepClock(self.period, self._permitted)
         size = config.arm.size
         self.box = BlackBox(config.blackbox, size, {"driver": to_json(config)})
-        bus = Bus(config.port, config.calibration.ids, clock=self.clock.now, tap=self.box.packet)
+        bus = Bus(
+            config.port,
+            config.calibration.ids,
+            clock=self.clock.now,
+            tap=self.box.packet,
+            lockstep=config.lockstep,
+        )
         self.arm = ServoArm(config.arm, bus, config.calibration)
         workspace = Workspace(config.arm) if config.check_poses else None
         arm = within(config.arm, config.calibration)
@@ -198,11 +204,15 @@ class DriverLoop:
             self.supervisor.exit()
         elif os.getppid() != self._guardian:
             self.supervisor.exit("the guardian has died")
-        elif self._is_alone() and not self.arm.torque:
+        elif self._is_alone() and (not self.arm.torque or self._is_without_twin()):
             self.supervisor.exit("the program that drove the arm has died")
 
     def _is_alone(self) -> bool:
         return self.channel.is_orphaned() or os.getppid() != self._guardian
+
+    def _is_without_twin(self) -> bool:
+        """In lockstep: the twin's process has died with the client, and there is no arm."""
+        return self.config.lockstep and not self.arm.bus.is_connected
 
     def _permitted(self) -> float:
         """Cycles that may run, in lockstep; without a client time goes on by itself."""

@@ -129,7 +129,7 @@ def open_leader(rig: Rig) -> None:
     """A human swings a second arm and this one follows."""
     twin = Twin(lockstep=True, pose=SO101.home)
     calibration = Calibration.from_dict(twin.calibration(), SO101)
-    leader = Leader(Bus(twin.port, calibration.ids), calibration)
+    leader = Leader(Bus(twin.port, calibration.ids, lockstep=True), calibration)
     rig.leader, held = (twin, leader), HOME
 
     def follow(seconds: float) -> np.ndarray:

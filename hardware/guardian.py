@@ -87,7 +87,7 @@ def rescue(config: DriverConfig, channel: Channel, process: int) -> None:
 def release(config: DriverConfig) -> str:
     """Tries once to switch the torque off; returns what is not known to be off, or ""."""
     try:
-        with Bus(config.port, config.calibration.ids) as bus:
+        with Bus(config.port, config.calibration.ids, lockstep=config.lockstep) as bus:
             silent = bus.release()
     except BusError as error:
         return str(error)

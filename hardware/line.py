@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from robolearn.hardware.port import Port, Status, parse
+from robolearn.hardware.port import LockstepPort, Port, Status, parse
 from robolearn.hardware.registers import Instruction
 
 Tap = Callable[[float, str, bytes], None]
@@ -39,9 +39,11 @@ class Line:
         timeout: float,
         clock: Callable[[], float],
         tap: Tap | None,
+        *,
+        lockstep: bool = False,
     ) -> None:
         self.port, self.baud_rate, self.timeout = port, baud_rate, timeout
-        self.clock, self.tap = clock, tap
+        self.clock, self.tap, self.lockstep = clock, tap, lockstep
         self._port: Port | None = None
         # Re-entrant: a signal handler may release the servos in the middle of a cycle.
         self._turn = threading.RLock()
@@ -59,7 +61,7 @@ class Line:
         """
         with self._turn:
             self.close()
-            port = Port(self.port, self.baud_rate)
+            port = (LockstepPort if self.lockstep else Port)(self.port, self.baud_rate)
             try:
                 port.openPort()
             except (OSError, termios.error, ValueError) as error:

@@ -15,18 +15,21 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import IO, ClassVar, Final, NamedTuple
 
 import serial
 from scservo_sdk import COMM_SUCCESS, PacketHandler, PortHandler
 
-from robolearn.hardware.registers import BROADCAST, Instruction
+from robolearn.hardware.registers import BROADCAST, FENCE, Instruction
 
 HEADER: Final = b"\xff\xff"
 FRAME: Final = 6  # bytes of a status packet besides its data
 QUIET: Final = 2.0  # ms to look on when enough bytes have come, but some of them are noise
 WRITE_TIMEOUT: Final = 0.1  # s until a port that accepts no bytes counts as gone
+TWIN_PATIENCE: Final = 60.0  # s until a twin in lockstep counts as dead
 PACKETS: Final = PacketHandler(0)  # protocol 0: words are little-endian
+FENCE_PACKET: Final = bytes([*HEADER, FENCE, 2, Instruction.PING, 0xFF])
+FENCE_REPLY: Final = bytes([*HEADER, FENCE, 2, 0, 0])
 
 
 class Status(NamedTuple):
@@ -47,6 +50,8 @@ class Port(PortHandler):
         baud_rate: bits per second.
     """
 
+    write_timeout: ClassVar[float] = WRITE_TIMEOUT
+
     def __init__(self, name: str, baud_rate: int) -> None:
         super().__init__(name)
         self.baudrate, self.packet_timeout = baud_rate, 0.0
@@ -62,7 +67,7 @@ class Port(PortHandler):
         """Opens the device and locks it against other processes."""
         self._lock = _lock_device(self.port_name)
         self.ser = serial.Serial(
-            self.port_name, cflag_baud, timeout=0, write_timeout=WRITE_TIMEOUT, exclusive=True
+            self.port_name, cflag_baud, timeout=0, write_timeout=self.write_timeout, exclusive=True
         )
         with suppress(ValueError, NotImplementedError):
             self.ser.set_low_latency_mode(True)  # FTDI adapters else sit on an answer for 16 ms
@@ -117,6 +122,33 @@ class Port(PortHandler):
             if self.isPacketTimeout():
                 break
         return received
+
+
+class LockstepPort(Port):
+    """The port of a twin in lockstep, which tells when it has dealt with a packet.
+
+    So what it has not answered by then is lost, and no clock on the wall takes part in that.
+    """
+
+    write_timeout = TWIN_PATIENCE
+    _received = b""
+
+    def send(self, servo: int, instruction: Instruction, parameters: bytes) -> bytes:
+        """Sends one packet, waits until the twin has dealt with it, and returns it."""
+        packet = super().send(servo, instruction, parameters)
+        self.ser.write(FENCE_PACKET)
+        self.setPacketTimeoutMillis(1000.0 * TWIN_PATIENCE)
+        self._received = b""
+        while not self._received.endswith(FENCE_REPLY):
+            if not (chunk := self.readPort(4096)):
+                raise OSError("the twin does not answer")
+            self._received += chunk
+        return packet
+
+    def receive(self, count: int, length: int) -> bytes:
+        """What came in answer to the last packet."""
+        del count, length
+        return self._received.removesuffix(FENCE_REPLY)
 
 
 def _lock_device(port: str) -> IO[str]:

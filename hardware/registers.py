@@ -12,6 +12,8 @@ TICKS_PER_TURN: Final = 4096
 CENTRE: Final = 2048  # ticks: the middle of a turn
 MODEL_NUMBER: Final = 777  # of an STS3215
 BROADCAST: Final = 0xFE
+# No servo's id: a twin in lockstep answers to it when it has dealt with all that came before.
+FENCE: Final = 0xFD
 # Register 6 holds the position in this list.
 BAUD_RATES: Final = (1_000_000, 500_000, 250_000, 128_000, 115_200, 76_800, 57_600, 38_400)
 

@@ -15,6 +15,7 @@ from robolearn.envs.task import TIMESTEP
 from robolearn.hardware.calibration import Calibration, JointCalibration
 from robolearn.hardware.registers import (
     BAUD_RATES,
+    FENCE,
     STATE_BLOCK,
     TICKS_PER_TURN,
     Instruction,
@@ -22,7 +23,7 @@ from robolearn.hardware.registers import (
 )
 from robolearn.hardware.twin import TwinConfig
 from robolearn.hardware.twin_faults import Faults
-from robolearn.hardware.twin_packets import Packet, PacketReader, Reply, answer
+from robolearn.hardware.twin_packets import Packet, PacketReader, Reply, answer, status_packet
 from robolearn.hardware.twin_physics import GRIPPER_SHARE, ArmPhysics
 from robolearn.hardware.twin_servo import Sensed, Servo
 
@@ -118,6 +119,9 @@ class TwinArm:
         """
         replies: list[Reply] = []
         for packet in self._reader.feed(data, time):
+            if self.config.lockstep and packet.servo == FENCE:
+                replies.append(Reply(FENCE, status_packet(FENCE, 0)))
+                continue
             if self.config.lockstep and _asks_for_state(packet):
                 self.advance(self.config.lockstep_dt)
             if self.faults.hears():

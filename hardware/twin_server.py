@@ -24,12 +24,14 @@ from typing import Any, Final
 
 from robolearn.config import from_json
 from robolearn.envs.task import TIMESTEP
+from robolearn.hardware.registers import FENCE
 from robolearn.hardware.twin import TwinConfig
 from robolearn.hardware.twin_arm import TwinArm
 from robolearn.hardware.twin_http import Gateway
 
 CHUNK: Final = 4096
 STALL: Final = 0.1  # s; if the machine lets the twin wait longer, that time does not pass in it
+PRIORITY: Final = -10  # niceness: servos of metal answer in time however busy the machine is
 SWITCH_INTERVAL: Final = 0.0005  # s; ten times shorter than usual: drawing must not delay the bus
 # Linux tells any speed by this call; the portable one knows only some.
 _TCGETS2, _TERMIOS2 = 0x802C542A, struct.Struct("4I20B2I")
@@ -94,6 +96,9 @@ class TwinServer:
         self._terminal = PseudoTerminal()
         self.port = self._terminal.name
         self._outbox: deque[tuple[float, bytes]] = deque()  # when to send what
+        self._lockstep = arm.config.lockstep
+        # s; what is due before time passes again, in lockstep, is sent now.
+        self._ahead = arm.config.lockstep_dt - TIMESTEP / 2 if self._lockstep else 0.0
         self._calls: queue.SimpleQueue[tuple[Callable[[TwinArm], Any], Future]] = (
             queue.SimpleQueue()
         )
@@ -110,13 +115,12 @@ class TwinServer:
         """Works for ever."""
         next_step = time.monotonic() + TIMESTEP
         while True:
-            now = time.monotonic()
-            if not self._arm.config.lockstep:
+            now = self._now()
+            if not self._lockstep:
                 next_step = self._catch_up(next_step, now)
             self._send(now)
-            due = [self._outbox[0][0]] if self._outbox else []
-            due += [] if self._arm.config.lockstep else [next_step]
-            wait = max(0.0, min(due) - time.monotonic()) if due else None
+            due = min(next_step, self._outbox[0][0]) if self._outbox else next_step
+            wait = None if self._lockstep else max(0.0, due - time.monotonic())
             terminal, wake = self._terminal.fileno(), self._wake_read
             ready, _, _ = select.select([terminal, wake], [], [], wait)
             if terminal in ready:
@@ -124,6 +128,10 @@ class TwinServer:
             if wake in ready:
                 os.read(wake, CHUNK)
                 self._answer_calls()
+
+    def _now(self) -> float:
+        """s, of the clock by which replies are late: in lockstep the arm's, else the wall's."""
+        return self._arm.physics.time if self._lockstep else time.monotonic()
 
     def _catch_up(self, next_step: float, now: float) -> float:
         """Simulates what is due; returns when the next step is."""
@@ -135,17 +143,22 @@ class TwinServer:
         return next_step
 
     def _receive(self) -> None:
-        now = time.monotonic()
-        baud_rate = self._terminal.baud_rate
+        data, baud_rate = self._terminal.read(), self._terminal.baud_rate
+        replies = self._arm.receive(data, baud_rate=baud_rate, time=self._now())
+        now = self._now()
         due = self._outbox[-1][0] if self._outbox else now  # a stream does not overtake itself
-        for reply in self._arm.receive(self._terminal.read(), baud_rate=baud_rate, time=now):
+        for reply in replies:
+            if reply.servo == FENCE:  # not of the stream: what is late now has missed its question
+                self._send(now)
+                self._terminal.write(reply.data)
+                continue
             due = max(due, now) + reply.delay
             self._outbox.append((due, reply.data))
         self._send(now)
 
     def _send(self, now: float) -> None:
         ready = []
-        while self._outbox and self._outbox[0][0] <= now:
+        while self._outbox and self._outbox[0][0] <= now + self._ahead:
             ready.append(self._outbox.popleft()[1])
         if ready and self.port:
             self._terminal.write(b"".join(ready))
@@ -204,6 +217,9 @@ def main() -> None:
     """What `Twin` starts: reads a config from stdin and tells on stdout how it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     config = from_json(TwinConfig, json.loads(sys.stdin.readline()))
+    if not config.lockstep:
+        with suppress(OSError):  # where that is allowed, as the driver does it
+            os.nice(PRIORITY)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         serve(config, lambda port, url, cameras: _tell(http_port=int(url.rpartition(":")[2])))

@@ -132,7 +132,7 @@ def test_2_a_late_reply_is_taken_for_the_answer_to_the_next_question(bench):
         bench.twin.fault(**late)
         with pytest.raises(ConnectionError):
             follower.bus.sync_read("Present_Position")
-        time.sleep(0.7)
+        bench.twin.advance(0.7)
         temperature = follower.bus.sync_read("Present_Temperature")  # without any complaint
         assert list(temperature.values()) != truth
 
@@ -140,7 +140,7 @@ def test_2_a_late_reply_is_taken_for_the_answer_to_the_next_question(bench):
         bench.twin.fault(**late)
         with pytest.raises(BusError):
             bus.read(Register.PRESENT_POSITION)
-        time.sleep(0.7)
+        bench.twin.advance(0.7)
         bus.timeout = LONG
         assert bus.read(Register.PRESENT_TEMPERATURE).tolist() == truth
 
