@@ -14,8 +14,8 @@ setup: $(STAMP) ## create .venv, install robolearn and the headless GL libraries
 demo: $(STAMP) ## record, train, evaluate and report, end to end
 	$(BIN)/robolearn demo $(ARGS)
 
-test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run the tests, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## check style and formatting
 	$(BIN)/ruff check

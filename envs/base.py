@@ -115,6 +115,11 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
         self._start = self.draw(0, None)
         self.goal = self._start.goal  # for its length, until the first reset
 
+    @property
+    def task(self) -> str:
+        """The running episode's instruction, under the name that LeRobot's evaluation asks for."""
+        return self.task_description
+
     def draw(self, seed: int, instruction: str | None) -> Start:
         """The start of the episode that belongs to `seed`; see `start`."""
         return self.start(stream(seed, "env"), instruction)

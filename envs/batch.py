@@ -1,11 +1,11 @@
 """`BatchedEnv`: many simulations of one task, stepped natively on a thread pool.
 
-Every slot does, bit for bit, what a single environment with `obs_type="state"` and the same seed
-does: the physics is the same, and the task's own `start`, `evaluate` and `environment_state` work
-on all slots at once.
+Every slot does, bit for bit, what a single environment with the same seed does: the physics is the
+same, the task's own `start`, `evaluate` and `environment_state` work on all slots at once, and
+variations draw every slot's model (`robolearn.envs.batch_worlds`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -19,27 +19,35 @@ from mujoco.batch import Batch
 
 from robolearn.contract import Info, check_action, limit_action
 from robolearn.envs.base import DIVERGED, UNSTABLE, ManipulationEnv
+from robolearn.envs.batch_pixels import BatchCameras
+from robolearn.envs.batch_worlds import BatchWorlds
+from robolearn.envs.render import Quality
 from robolearn.envs.task import State
 
-Observation = dict[str, np.ndarray]
+Observation = dict[str, Any]
 Infos = dict[str, Any]
 _COUNT = 1  # a warning is (last info, count)
 
 
 class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
-    """N simulations of one task behind gymnasium's vector interface, observed as state.
+    """N simulations of one task behind gymnasium's vector interface.
 
     `gymnasium.make_vec("robolearn/PickPlace-v0", num_envs=64)` makes one.
 
     Args:
         env_id: a simulated task.
         num_envs: the number of slots, N.
-        obs_type: only "state"; pictures are not drawn in batches.
-        autoreset_mode: SAME_STEP, or DISABLED: then the caller resets with `reset_mask`.
+        obs_type: "state", "pixels_agent_pos" or "depth", as for the single environment.
+        autoreset_mode: SAME_STEP, NEXT_STEP, or DISABLED: then the caller resets with `reset_mask`.
         max_episode_steps: the time limit in control steps; None takes the registered one.
         threads: simulate on so many; 0 takes all CPUs.
         paraphrases: which instruction templates to draw from, as for the single environment.
         split: which objects, scenes and goals, as for the single environment.
+        cameras: the cameras to draw; by default all of the task's.
+        image_size: height and width of the pictures, pixels.
+        render_quality: "fast", "high" or "default".
+        variations: names and levels of what shall differ from slot to slot and episode to episode,
+            see `robolearn.envs.randomize`.
 
     Attributes:
         batch: the simulations, as `mujoco.batch.Batch`.
@@ -60,16 +68,21 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         threads: int = 0,
         paraphrases: str = "train",
         split: str = "train",
+        cameras: Sequence[str] | None = None,
+        image_size: tuple[int, int] = (48, 84),
+        render_quality: Quality = "fast",
+        variations: Mapping[str, int] | None = None,
     ) -> None:
-        if obs_type != "state":
-            raise ValueError(
-                f"obs_type is {obs_type!r}, and batches have only 'state'; for pictures use "
-                "gymnasium.make_vec with vectorization_mode='async' or 'sync'"
-            )
         self._mode = AutoresetMode(autoreset_mode)
-        if self._mode == AutoresetMode.NEXT_STEP:
-            raise ValueError("autoreset_mode is NextStep; choose SameStep or Disabled")
-        single = gymnasium.make(env_id, obs_type="state", paraphrases=paraphrases, split=split)
+        single = gymnasium.make(
+            env_id,
+            obs_type=obs_type,
+            cameras=cameras,
+            image_size=image_size,
+            render_quality=render_quality,
+            paraphrases=paraphrases,
+            split=split,
+        )
         self._task = cast(ManipulationEnv, single.unwrapped)
         self.spec, self.arm, self.num_envs = gymnasium.spec(env_id), self._task.arm, num_envs
         self.metadata = {**self._task.metadata, "render_modes": [], "autoreset_mode": self._mode}
@@ -78,7 +91,10 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self.single_action_space = single.action_space
         self.observation_space = batch_space(single.observation_space, num_envs)
         self.action_space = batch_space(single.action_space, num_envs)
-        self.batch = Batch(self._task.model, num_envs, threads)
+        draws = bool(self._task.active_cameras)
+        self.batch = Batch(self._task.model, num_envs, threads, persistent=draws)
+        self._worlds = BatchWorlds(self.batch, self._task, variations or {})
+        self._cameras = BatchCameras(self.batch, self._worlds.models, self._task)
         self._state = State(*map(self.batch.bind, State._fields))
         self._force, self._ctrl = self.batch.bind("actuator_force"), self.batch.bind("ctrl")
         self._generators: list[np.random.Generator | None] = [None] * num_envs
@@ -87,6 +103,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self._instructions = np.full(num_envs, "", object)
         self._elapsed, self._held = np.zeros((2, num_envs), int)
         self._over = np.ones(num_envs, bool)  # waits for a reset
+        self._begun = False
 
     def reset(
         self,
@@ -125,29 +142,48 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             ActionError: wrong shape, NaN or infinity in any slot; nothing has moved.
             ResetNeeded: an episode is over, or none was begun, and autoreset is off.
         """
-        if np.count_nonzero(self._over):
-            slots = ", ".join(map(str, np.flatnonzero(self._over)[:10]))
-            raise gymnasium.error.ResetNeeded(f"reset these slots before the next step: {slots}")
+        resting = self._resting()
+        running = None
+        if np.count_nonzero(resting):
+            running, actions = np.flatnonzero(~resting), np.array(actions, np.float32)
+            if actions.shape == self.action_space.shape:
+                actions[resting] = self.arm.home  # whatever was asked of them
         requested = check_action(self.arm, actions, (self.num_envs,))
         sent = limit_action(self.arm, requested)
-        self._ctrl[:, self._task.joints.ctrl] = self._task.joints.to_ctrl(sent)
-        self.batch.step(nstep=self._task.substeps)
+        arriving = self._worlds.arriving(sent)
+        self._ctrl[:, self._task.joints.ctrl] = self._task.joints.to_ctrl(arriving)
+        self.batch.step(running, nstep=self._task.substeps)
         self._elapsed += 1
         unstable = self.batch.warning[:, DIVERGED, _COUNT].any(1)
         self._task.remember(self._state, self._goals)
         holds, progress = self._task.evaluate(self._state, self._goals)
         self._held = np.where(holds & ~unstable, self._held + 1, 0)
-        success = self._held >= self._task.hold_steps
-        truncated = unstable | (self._elapsed >= self.max_episode_steps)
+        success = (self._held >= self._task.hold_steps) & ~resting
+        truncated = (unstable | (self._elapsed >= self.max_episode_steps)) & ~resting
         progress = np.where(unstable, 0.0, progress)
-        observation = self._observe()
         info = self._info(requested, sent, progress, success=success, unstable=unstable)
         self._over = success | truncated
+        if running is not None:
+            info = _merged(resting, self._begin(resting, [None] * self.num_envs, None), info)
+        observation = self._observe()
         if self._mode == AutoresetMode.SAME_STEP and np.count_nonzero(self._over):
             observation, info = self._begin_again(observation, info)
         else:
             info = _masked(info, np.ones(self.num_envs, bool))
         return observation, success.astype(float), success.copy(), truncated, info
+
+    def _resting(self) -> np.ndarray:
+        """The slots that this step resets instead of stepping them, bool (N,).
+
+        Raises:
+            ResetNeeded: that is the caller's to do.
+        """
+        if self._mode == AutoresetMode.NEXT_STEP and self._begun:
+            return self._over.copy()
+        if np.count_nonzero(self._over):
+            slots = ", ".join(map(str, np.flatnonzero(self._over)[:10]))
+            raise gymnasium.error.ResetNeeded(f"reset these slots before the next step: {slots}")
+        return self._over.copy()
 
     def _begin(
         self, mask: np.ndarray, seeds: Sequence[int | None], instruction: str | None
@@ -156,6 +192,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         slots = np.flatnonzero(mask)
         chosen = [self._choose_seed(slot, seeds[slot]) for slot in slots]
         starts = [self._task.draw(seed, instruction) for seed in chosen]
+        self._worlds.begin(slots, chosen, starts)
         self.batch.reset(slots, stage=mujoco.mjtStage.mjSTAGE_NONE.value)
         for slot, seed, start in zip(slots, chosen, starts, strict=True):
             self._state.qpos[slot] = start.qpos
@@ -168,8 +205,13 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self.batch.forward(slots)
         self._elapsed[mask] = self._held[mask] = 0
         self._over[mask] = False
+        self._begun = self._begun or not self._over.any()
+        part = State(*(field[slots] for field in self._state))
+        self._task.remember(part, self._goals[slots])
+        self._state.userdata[slots] = part.userdata
         progress = self._task.evaluate(self._state, self._goals)[1]
         action = self._task.joints.position(self._state.qpos)
+        self._worlds.rest(slots, chosen, action[slots])
         no = np.zeros(self.num_envs, bool)
         return self._info(action, action, progress, success=no, unstable=no)
 
@@ -187,21 +229,23 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         over = self._over.copy()
         final = np.full(self.num_envs, None, object)
         for slot in np.flatnonzero(over):
-            final[slot] = {key: value[slot] for key, value in last.items()}
-        fresh = self._begin(over, [None] * self.num_envs, None)
-        merged = {
-            key: np.where(over.reshape(-1, *[1] * (value.ndim - 1)), fresh[key], value)
-            for key, value in info.items()
-        }
+            final[slot] = _row(last, slot)
+        merged = _merged(over, self._begin(over, [None] * self.num_envs, None), info)
         infos = _masked(merged, np.ones(self.num_envs, bool))
         ended = {"final_obs": final, "final_info": _masked(info, over)}
-        return self._observe(), infos | _masked(ended, over)
+        return self._observe(over, last), infos | _masked(ended, over)
 
-    def _observe(self) -> Observation:
+    def _observe(
+        self, fresh: np.ndarray | None = None, last: Observation | None = None
+    ) -> Observation:
+        """Observations of all slots; slots that are not fresh have pictures in the last one."""
         state = self._state
-        observation = self._task.joints.observe(state.qpos, state.qvel, self._force)
-        observation["environment_state"] = self._task.environment_state(state, self._goals)
-        return observation
+        observation: Observation = self._task.joints.observe(state.qpos, state.qvel, self._force)
+        if self._task.obs_type == "state":
+            states = self._task.environment_state(state, self._goals)
+            return observation | {"environment_state": states}
+        slots = range(self.num_envs) if fresh is None else np.flatnonzero(fresh)
+        return observation | self._cameras.draw(slots, last)
 
     def _info(
         self,
@@ -238,6 +282,19 @@ def __getattr__(task: str) -> Callable[..., BatchedEnv]:
 def _masked(infos: Infos, mask: np.ndarray) -> Infos:
     """Adds gymnasium's `_key` masks, which tell the slots that a key is about."""
     return infos | {f"_{key}": mask for key in infos}
+
+
+def _merged(mask: np.ndarray, these: Infos, others: Infos) -> Infos:
+    """Rows of these where the mask holds, and of the others elsewhere."""
+    return {
+        key: np.where(mask.reshape(-1, *[1] * (value.ndim - 1)), these[key], value)
+        for key, value in others.items()
+    }
+
+
+def _row(observation: Observation, slot: int) -> Observation:
+    """One slot's part of an observation."""
+    return {k: _row(v, slot) if isinstance(v, dict) else v[slot] for k, v in observation.items()}
 
 
 def _checked_mask(mask: np.ndarray | None, count: int) -> np.ndarray:

@@ -5,12 +5,15 @@ tool half its width beside its centre.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from robolearn.envs.expert import Hand, Script, Style, across, watched
+from robolearn.envs.expert import Demonstrator, Hand, Script, Style, across, watched
 from robolearn.envs.lookup import wrapped
+
+if TYPE_CHECKING:
+    from robolearn.envs.task import Task
 
 SIDESTEP: Final = 0.03  # m: how far to its side a style comes in
 GAP: Final = 0.007  # m between the fixed jaw and the thing while the fingers come down
@@ -86,3 +89,52 @@ def close_and_lift(
     yield from closed
     yield from hand.move([*grasp, height], heading, style.closed, speed=0.9)
     return True
+
+
+def reaching(
+    task: "Task", position: Sequence[float] | np.ndarray, heading: float | None, opening: float
+) -> np.ndarray:
+    """The arm's part of `qpos` (J,) with the finger tips there, for goal pictures.
+
+    Args:
+        task: whose arm it is.
+        position: of the finger tips, m (3,).
+        heading: the jaws' closing direction, rad; None faces the arm.
+        opening: of the gripper, 0..1.
+    """
+    hand = Hand(task, Style.draw(np.random.default_rng(0), Demonstrator()))
+    *_, action = hand.move(position, heading, opening, seconds=1.0)
+    # What the servos are told leads by what they sag; the pose itself is that of the kinematics.
+    pose = hand._configuration.q.copy()
+    pose[-1] = task.joints.to_ctrl(action)[-1]
+    return pose
+
+
+class Grip(NamedTuple):
+    """How a hand grips something long."""
+
+    place: np.ndarray  # m (3,), the middle of the grip
+    heading: float  # rad, of the jaws
+    pitch: float  # rad, of fingers at right angles to the thing
+    closing: np.ndarray  # (3,), the direction in which the jaws then close
+
+
+def grip_across(hand: Hand, place: np.ndarray, axis: np.ndarray, heading: float) -> Grip:
+    """How fingers stand at right angles on a bar, which may slope, as in another hand.
+
+    Args:
+        hand: of the arm that grips.
+        place: the middle of the grip, m (3,).
+        axis: the bar's direction, unit vector (3,), whose level part points away from the arm.
+        heading: about where the jaws shall close to, rad: of the two ways the nearer one is taken.
+    """
+    ahead = hand.facing(place)
+    forwards, sideways = np.zeros((2, 3))
+    forwards[:2], sideways[:2] = [np.cos(ahead), np.sin(ahead)], across(ahead)
+    pitch = float(np.arctan2(axis[2], axis @ forwards))
+    # The closing direction of jaws that are not turned, and how to turn them across the axis.
+    ready = np.cos(pitch) * forwards + [0.0, 0.0, np.sin(pitch)]
+    twist = float(np.arctan2(-axis @ ready, axis @ sideways))
+    twist += np.pi * (np.cos(ahead + twist - heading) < 0.0)
+    closing = np.cos(twist) * ready + np.sin(twist) * sideways
+    return Grip(place, ahead + float(wrapped(twist)), pitch, closing)

@@ -180,6 +180,38 @@ def add_cube(spec: mujoco.MjSpec, name: str, colour: str, side: float = CUBE_SID
     )
 
 
+def add_thing(
+    spec: mujoco.MjSpec,
+    name: str,
+    colour: str,
+    shape: mujoco.mjtGeom,
+    size: Sequence[float],
+    mass: float,
+) -> None:
+    """A free body of one geom, with a free joint of the same name.
+
+    Args:
+        spec: the scene.
+        name: of body, joint and geom.
+        colour: one of `COLOURS`.
+        shape: of the geom.
+        size: as MuJoCo has it for the shape: half extents, m (3,).
+        mass: kg.
+    """
+    body = spec.worldbody.add_body(name=name)
+    body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_FREE)
+    body.add_geom(
+        name=name,
+        type=shape,
+        size=size,
+        mass=mass,
+        rgba=COLOURS[colour],
+        friction=[1.0, 0.01, 0.001],
+        condim=4,
+        **_WORLD,
+    )
+
+
 def add_bin(spec: mujoco.MjSpec, name: str, colour: str) -> None:
     """An open box that only a reset moves (a mocap body); its origin is the middle of its base."""
     body = spec.worldbody.add_body(name=name, mocap=True)

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import mujoco
 import numpy as np
@@ -17,6 +17,7 @@ from robolearn.contract import SO101, ArmSpec
 from robolearn.envs.expert import Demonstrator
 from robolearn.envs.joints import JointMap
 from robolearn.envs.language import Phrases
+from robolearn.envs.props import add_props
 from robolearn.envs.servo_model import ServoModel, apply
 
 TIMESTEP: Final = 0.005  # s; the grip of 2 cm cubes holds up to here
@@ -132,6 +133,7 @@ class Task:
     def compile(cls, servos: ServoModel | None = None, split: str = "train") -> mujoco.MjModel:
         """The compiled model with this project's physics options, and perhaps other servos."""
         spec = cls.build(split)
+        add_props(spec)
         spec.option.timestep = cls.timestep
         spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
         spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -152,7 +154,7 @@ class Task:
 
     def instruct(
         self, rng: np.random.Generator, instruction: str | None
-    ) -> tuple[str, tuple[int | float, ...]]:
+    ) -> tuple[str, tuple[Any, ...]]:
         """An episode's instruction, drawn even if it is wished for, and what it means.
 
         Raises:

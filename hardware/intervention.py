@@ -17,11 +17,11 @@ class Intervention(gymnasium.Wrapper):
     """Runs the human's action instead of the policy's while the human is engaged.
 
     What ran is `info["teleop_action"]` and `info["action_sent"]`; what the policy wanted stays in
-    `info["action_requested"]`. When the device is lost, the arm holds. The emergency stop is heard
-    at any moment, also while the arm moves to the start of an episode.
+    `info["action_requested"]`. When the device is lost, the arm holds. The emergency stop ends the
+    episode.
 
     Args:
-        env: an arm's environment.
+        env: any environment.
         teleop: the human's device.
         autonomous: whether somebody else acts when the human does not; otherwise the arm holds.
 
@@ -33,17 +33,13 @@ class Intervention(gymnasium.Wrapper):
         super().__init__(env)
         self.teleop, self.autonomous = teleop, autonomous
         self.rerecord = False
-        self._driver = env.unwrapped.driver  # type: ignore[attr-defined]
-        self._driver.while_waiting = self._look
         self._held = np.zeros(0)  # the last goal, where a takeover begins
         self._marks: set[str] = set()  # since the last step
-        self._next_look = 0.0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode; marks that were set before do not count for it."""
-        self._held = self._driver.read().goal
         observation, info = self.env.reset(seed=seed, options=options)
         self._held, self.rerecord = info[Info.ACTION_SENT], False
         self._marks.clear()
@@ -61,18 +57,10 @@ class Intervention(gymnasium.Wrapper):
         info[Info.ACTION_REQUESTED] = np.array(action, np.float32)
         return self._judged((observation, float(reward), terminated, truncated, info))
 
-    def _look(self) -> None:
-        """Called again and again while something waits for the arm."""
-        if time.monotonic() >= self._next_look and self._held.size:
-            self._read()
-
     def _read(self) -> TeleopSample:
         """Asks the device; what was marked is kept for the end of the step."""
-        self._next_look = time.monotonic() + LOOK_EVERY
         sample = self.teleop.read(self._held)
         self._marks |= sample.marks
-        if "estop" in sample.marks:
-            self._driver.press_estop()
         return sample
 
     def _judged(self, step: Step) -> Step:
@@ -82,7 +70,7 @@ class Intervention(gymnasium.Wrapper):
         if "success" in self._marks:
             reward, terminated = 1.0, True
             info |= {Info.IS_SUCCESS: True, Info.SUCCESS: True, Info.PROGRESS: 1.0}
-        if self._marks & {"failure", "end", "rerecord"}:
+        if self._marks & {"failure", "end", "rerecord", "estop"}:
             truncated = True
         self._marks.clear()
         return observation, reward, terminated, truncated, info
@@ -93,3 +81,40 @@ class Intervention(gymnasium.Wrapper):
             self.env.close()
         finally:
             self.teleop.close()
+
+
+class ArmIntervention(Intervention):
+    """The same for an arm, whose driver hears the emergency stop at any moment.
+
+    Also while the arm moves to the start of an episode.
+
+    Args:
+        env: an arm's environment.
+        teleop: the human's device.
+        autonomous: whether somebody else acts when the human does not; otherwise the arm holds.
+    """
+
+    def __init__(self, env: gymnasium.Env, teleop: Teleop, *, autonomous: bool = True) -> None:
+        super().__init__(env, teleop, autonomous=autonomous)
+        self._driver = env.unwrapped.driver  # type: ignore[attr-defined]
+        self._driver.while_waiting = self._look
+        self._next_look = 0.0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Starts an episode; see `Intervention.reset`."""
+        self._held = self._driver.read().goal
+        return super().reset(seed=seed, options=options)
+
+    def _look(self) -> None:
+        """Called again and again while something waits for the arm."""
+        if time.monotonic() >= self._next_look and self._held.size:
+            self._read()
+
+    def _read(self) -> TeleopSample:
+        self._next_look = time.monotonic() + LOOK_EVERY
+        sample = super()._read()
+        if "estop" in sample.marks:
+            self._driver.press_estop()
+        return sample

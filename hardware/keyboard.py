@@ -9,6 +9,7 @@ key can be held at a time. Every key that moves a joint is therefore a deadman s
 | q w e r t | joints 1 to 5 forwards; a tap is a small step |
 | a s d f g | joints 1 to 5 backwards |
 | u j | gripper open, close |
+| c | the keys drive the other arm of a pair from now on |
 | space | nothing moves, but the human has the arm (or drives with a leader arm) |
 
 | key | mark |
@@ -42,7 +43,7 @@ from robolearn.hardware.teleop import Jog, Teleop, TeleopError, TeleopSample
 
 FORWARDS: Final = "qwert"
 BACKWARDS: Final = "asdfg"
-OPEN, CLOSE, DEADMAN = "u", "j", " "
+OPEN, CLOSE, DEADMAN, OTHER = "u", "j", " ", "c"
 MARK_KEYS: Final = {
     "\n": "success",
     "\r": "success",
@@ -178,7 +179,7 @@ class KeyboardTeleop(Teleop):
 
     Args:
         keys: by default those of the terminal that the program runs in.
-        arm: its first five joints and its first gripper have keys.
+        arm: five joints and a gripper have keys, of a pair those of one arm at a time.
         speed: rad/s.
         gripper_speed: fractions of the opening per second.
         clock: s.
@@ -196,7 +197,9 @@ class KeyboardTeleop(Teleop):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keys = KeyReader() if keys is None else keys
-        self._velocities = _key_velocities(arm, speed, gripper_speed)
+        hands = _hands(arm)
+        self._hands = [_key_velocities(arm, hand, speed, gripper_speed) for hand in hands]
+        self._hand = 0
         self._jog, self._held, self._clock = Jog(arm), HeldKeys(), clock
 
     def read(self, position: np.ndarray) -> TeleopSample:
@@ -204,14 +207,16 @@ class KeyboardTeleop(Teleop):
         now = self._clock()
         fresh = self._held.press(self._keys.pressed(), now)
         marks = frozenset(MARK_KEYS[key] for key in fresh & MARK_KEYS.keys())
+        self._hand = (self._hand + (OTHER in fresh)) % len(self._hands)
+        velocities = self._hands[self._hand]
         if not self._keys.alive:
             self._jog.release()
             return TeleopSample.lost(now, marks)
-        if self._held.held(now).isdisjoint(self._velocities):
+        if self._held.held(now).isdisjoint(velocities):
             self._jog.release()
             return TeleopSample.of(now, None, marks)
-        moving = self._held.moving(now) & self._velocities.keys()
-        velocity = sum((self._velocities[key] for key in moving), np.zeros_like(position))
+        moving = self._held.moving(now) & velocities.keys()
+        velocity = sum((velocities[key] for key in moving), np.zeros_like(position))
         return TeleopSample.of(now, self._jog.follow(velocity, position, now), marks)
 
     def close(self) -> None:
@@ -219,14 +224,22 @@ class KeyboardTeleop(Teleop):
         self._keys.close()
 
 
-def _key_velocities(arm: ArmSpec, speed: float, gripper_speed: float) -> dict[str, np.ndarray]:
-    """The velocity (J,) that each key stands for."""
+def _hands(arm: ArmSpec) -> list[range]:
+    """The joints of each arm: those up to its gripper."""
+    ends = [gripper + 1 for gripper in arm.grippers] or [arm.size]
+    return [range(first, end) for first, end in zip([0, *ends], ends, strict=False)]
+
+
+def _key_velocities(
+    arm: ArmSpec, hand: range, speed: float, gripper_speed: float
+) -> dict[str, np.ndarray]:
+    """The velocity (J,) that each key stands for while it drives these joints."""
     unit = np.eye(arm.size)
     velocities = {DEADMAN: np.zeros(arm.size)}
-    joints = [joint for joint in range(arm.size) if joint not in arm.grippers]
+    joints = [joint for joint in hand if joint not in arm.grippers]
     for joint, forwards, backwards in zip(joints, FORWARDS, BACKWARDS, strict=False):
         velocities[forwards], velocities[backwards] = speed * unit[joint], -speed * unit[joint]
-    for gripper in arm.grippers[:1]:
+    for gripper in set(hand) & set(arm.grippers):
         motion = gripper_speed * unit[gripper]
         velocities[OPEN], velocities[CLOSE] = motion, -motion
     return velocities

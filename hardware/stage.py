@@ -56,7 +56,7 @@ class TwinStage:
     def __init__(self, twin: Twin, paraphrases: str) -> None:
         self.twin = twin
         # A second copy of the task, which only says how episodes begin.
-        options = {"obs_type": "state", "paraphrases": paraphrases}
+        options: dict[str, Any] = {"obs_type": "state", "paraphrases": paraphrases}
         self._task: Any = make_env(str(twin.config.env), **options).unwrapped
 
     def begin(self, driver: Driver, seed: int, instruction: str | None) -> str:

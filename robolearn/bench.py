@@ -2,13 +2,17 @@
 
 | part | what is measured |
 |---|---|
+| `experts` | success of every task's scripted expert; written to `experts.json` |
 | `env` | state steps, one environment and batched, as a share of bare `mj_step`; camera pictures |
+| `tasks` | the same and the reset of every task |
+| `peers` | the same of three other packages, each in a virtual environment of its own |
 | `data` | random training batches against stock LeRobotDataset with a DataLoader |
 | `train` | samples/s and time to 80 % success against LeRobot's own ACT and Diffusion policies |
+| `soak` | random actions in all tasks: divergence, warnings, memory; written to `soak.json` |
 
 The two sides of a comparison take turns in short blocks and the median of the blocks' ratios
 counts, because a machine may be busy with other things. A part's figures are kept in `out` as soon
-as it is done; the summary holds what all parts have measured so far.
+as it is done; the summary, `speed.json`, holds what all parts have measured so far.
 """
 
 import json
@@ -23,29 +27,31 @@ from rich.table import Table
 
 from robolearn.results import save_result
 
-Part = Literal["expert", "env", "data", "train"]
+Part = Literal["experts", "env", "tasks", "peers", "data", "train", "soak"]
 ENV: Final = "robolearn/PickPlace-v0"
 # part -> its figures that the summary always holds; null until the part has run
 FIGURES: Final[dict[str, tuple[str, ...]]] = {
-    "expert": ("expert_success",),
     "env": (
         "step_rate_share_of_mj_step",
         "batched_share_of_mj_step",
         "pixels_speedup_over_default_render",
     ),
+    "tasks": ("tasks",),
+    "peers": ("peers",),
     "data": ("sampling_speedup_over_lerobot",),
     "train": ("train_samples_per_s", "time_to_80_percent_s"),
 }
 GOALS: Final = {
-    "expert_success": 0.98,
     "step_rate_share_of_mj_step": 0.80,
     "batched_share_of_mj_step": 0.85,
     "pixels_speedup_over_default_render": 20.0,
     "sampling_speedup_over_lerobot": 20.0,
 }
+ROWS: Final = ("tasks", "peers")  # figures that are tables of their own
+OWN_SUMMARY: Final = ("experts", "soak")  # parts with a result file of their own
 POSITIVE: Final = (
     *("expert_episodes", "blocks", "num_envs", "batches", "batch_size"),
-    *("episodes", "minutes", "checkpoints", "evaluate"),
+    *("episodes", "minutes", "checkpoints", "evaluate", "soak_steps", "soak_resets"),
 )
 HEADER: Final = ("command", "config", "config_hash", "versions", "revision", "machine")
 
@@ -54,12 +60,13 @@ HEADER: Final = ("command", "config", "config_hash", "versions", "revision", "ma
 class BenchConfig:
     """Measure speed against MuJoCo and LeRobot."""
 
-    parts: tuple[Part, ...] = ("expert", "env", "data", "train")  # what to measure
+    parts: tuple[Part, ...] = ("experts", "env", "tasks", "data", "train")  # what to measure
+    tasks: tuple[str, ...] = ()  # of `experts`, `tasks` and `soak`, e.g. Lift; by default all
     results: Path = Path("docs/results")  # where the summary, speed.json, goes
     out: Path = Path("runs/bench")  # figures of each part, runs, and the data unless given
     data: Path | None = None  # dataset to sample from and to train on; by default it is recorded
     episodes: int = 600  # demonstrations to record, unless data is given
-    expert_episodes: int = 500  # of the scripted expert
+    expert_episodes: int = 500  # of each scripted expert
     blocks: int = 40  # blocks of `env`, each side takes one in turn
     num_envs: int = 64  # environments side by side in the batched measurement
     batches: int = 10  # batches that each side of `data` draws
@@ -68,6 +75,8 @@ class BenchConfig:
     minutes: float = 15.0  # of training for each policy
     checkpoints: int = 3  # evaluations during training, at equal distances
     evaluate: int = 100  # episodes of an evaluation
+    soak_steps: int = 10_000_000  # control steps of `soak`, over all tasks
+    soak_resets: int = 10_000  # of `soak`, with pictures, over all tasks
     workers: int = 2  # processes that record and evaluate
     seed: int = 0  # of training; evaluation uses seeds from 0
 
@@ -86,24 +95,30 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
     for part in config.parts:
         Console(stderr=True).print(f"[bold]bench {part}[/]")
-        module = import_module(f"robolearn.bench_{part}")
-        save_result(config.out, part, config, module.measure(config))
-    figures = collect(config.out, FIGURES)
-    save_result(config.results, "speed", config, figures)
+        measured = import_module(f"robolearn.bench_{part}").measure(config)
+        save_result(config.out, part, config, measured)
+        if part in OWN_SUMMARY:
+            save_result(config.results, part, config, measured)
+    figures = collect(config.out, FIGURES, config.results / "speed.json")
+    if set(config.parts) - set(OWN_SUMMARY):
+        save_result(config.results, "speed", config, figures)
     return figures
 
 
-def collect(folder: Path, parts: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
-    """The figures of all parts that were measured into `folder`, null for the others.
+def collect(folder: Path, parts: Mapping[str, tuple[str, ...]], summary: Path) -> dict[str, Any]:
+    """The figures of all parts that were measured into `folder`, or before.
 
     `parts` of the result tells the command, config and versions with which each was measured.
 
     Args:
         folder: has a file for each part that was measured.
-        parts: the figures that every part has.
+        parts: the figures that every part has; null where there are none yet.
+        summary: the result file, which keeps the figures of parts that were measured elsewhere.
     """
     figures: dict[str, Any] = {name: None for names in parts.values() for name in names}
-    headers: dict[str, Any] = {}
+    before = json.loads(summary.read_text()) if summary.exists() else {}
+    headers: dict[str, Any] = {k: v for k, v in before.get("parts", {}).items() if k in parts}
+    figures |= {key: value for key, value in before.items() if key not in (*HEADER, "parts")}
     for part in parts:
         path = folder / f"{part}.json"
         if path.exists():
@@ -133,17 +148,44 @@ def main(config: BenchConfig) -> int:
     """Runs the command."""
     figures = bench(config)
     table = Table("figure", "measured", "goal")
-    for name in (name for names in FIGURES.values() for name in names):
+    for name in (name for names in FIGURES.values() for name in names if name not in ROWS):
         goal = f">= {GOALS[name]:g}" if name in GOALS else ""
         table.add_row(name, _text(figures[name]), goal)
     Console().print(table)
-    print(f"{config.results / 'speed.json'} holds everything")
+    for name in ROWS:
+        _print_rows(figures[name] or {})
+    print(f"{config.results} holds everything")
     return 0
 
 
-def _text(value: float | dict[str, float | None] | None) -> str:
+def _print_rows(rows: dict[str, dict[str, Any]]) -> None:
+    """A line for each task or package."""
+    for name, row in rows.items():
+        print(f"{name}: {_text(row)}")
+
+
+def chosen_tasks(config: BenchConfig) -> list[str]:
+    """The ids of the simulated tasks that shall be measured.
+
+    Raises:
+        ValueError: a task that does not exist.
+    """
+    from robolearn.registry import simulated_ids  # brings the simulator
+
+    known = {name_of(env_id): env_id for env_id in simulated_ids()}
+    if unknown := [name for name in config.tasks if name not in known]:
+        raise ValueError(f"no task {unknown[0]!r}; choose among {', '.join(known)}")
+    return [known[name] for name in config.tasks or known]
+
+
+def name_of(env_id: str) -> str:
+    """`robolearn/Lift-v0` -> `Lift`."""
+    return env_id.partition("/")[2].removesuffix("-v0")
+
+
+def _text(value: float | str | dict[str, Any] | None) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
-    if value is None:
-        return "-"
+    if value is None or isinstance(value, str):
+        return value or "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

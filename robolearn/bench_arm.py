@@ -81,7 +81,7 @@ def bench(config: BenchArmConfig) -> dict[str, Any]:
     for part in config.parts:
         Console(stderr=True).print(f"[bold]bench-arm {part}[/]")
         save_result(config.out, part, config, MEASURES[part](config))
-    figures = collect(config.out, FIGURES)
+    figures = collect(config.out, FIGURES, config.results / "arm.json")
     save_result(config.results, "arm", config, figures)
     return figures
 

@@ -23,7 +23,7 @@ from robolearn.envs.render import Renderer, gl_renderer
 from robolearn.registry import make_env
 from robolearn.seeding import stream
 
-STEPS: Final = 50  # control steps of a block: fewer than any demonstration has
+STEPS: Final = 50  # control steps of a block, unless the demonstration is shorter
 SEEDS: Final = 8  # different blocks
 IMAGE_SIZE: Final = (84, 84)
 Turn = Callable[[], object]
@@ -36,8 +36,8 @@ def measure(config: BenchConfig) -> dict[str, Any]:
     blocks = [Block(env, seed) for seed in range(SEEDS)]
     return {
         **single_figures(env, blocks, config.blocks),
-        **batched_figures(blocks, config.num_envs, config.blocks),
-        **pixel_figures(config.blocks),
+        **batched_figures(ENV, blocks, config.num_envs, config.blocks),
+        **pixel_figures(ENV, config.blocks),
         "substeps": task_of(env).substeps,
         "cores": usable_cores(),
         "renderer": gl_renderer(),
@@ -52,12 +52,12 @@ def task_of(env: gymnasium.Env) -> ManipulationEnv:
 
 
 class Block:
-    """The first `STEPS` of a demonstration: where it starts, its actions, where it ends.
+    """The beginning of a demonstration, before it succeeds: where it starts, and its actions.
 
     Attributes:
         seed: the episode.
-        actions: (STEPS, J), for the environment.
-        controls: (STEPS, nu), the same for bare MuJoCo.
+        actions: (T, J), T at most `STEPS`, for the environment.
+        controls: (T, nu), the same for bare MuJoCo.
         start: the simulation after the reset.
     """
 
@@ -66,17 +66,18 @@ class Block:
         env.reset(seed=seed)
         self.start = mujoco.MjData(self.task.model)
         mujoco.mj_copyData(self.start, self.task.model, self.task.data)
-        script, actions = self.task.expert(stream(seed, "expert")), []
-        for _ in range(STEPS):
-            actions.append(np.float32(next(script)))
-            env.step(actions[-1])
-        self.actions = np.stack(actions)
+        script, over = self.task.expert(stream(seed, "expert")), False
+        actions: list[np.ndarray] = []
+        while not over and len(actions) <= STEPS:
+            actions.append(next(script).astype(np.float32))
+            over = bool(env.step(actions[-1])[2])
+        self.actions = np.stack(actions[:-1])
         self.controls = self.task.joints.to_ctrl(limit_action(self.task.arm, self.actions))
 
-    def run_bare(self, data: mujoco.MjData) -> None:
+    def run_bare(self, data: mujoco.MjData, steps: int = STEPS) -> None:
         """Plays the controls with nothing but `mj_step`."""
         model, substeps = self.task.model, self.task.substeps
-        for control in self.controls:
+        for control in self.controls[:steps]:
             data.ctrl[:] = control
             mujoco.mj_step(model, data, nstep=substeps)
 
@@ -95,26 +96,28 @@ def single_figures(env: gymnasium.Env, blocks: list[Block], count: int) -> dict[
         env.reset(seed=block.seed)
         mujoco.mj_copyData(twin, task.model, block.start)
         turns = [partial(run_env, block), partial(block.run_bare, twin)]
-        seconds.append(take_turns(turns, backwards=i % 2 == 1))
+        turn = take_turns(turns, backwards=i % 2 == 1)
+        seconds.append(np.array(turn) / len(block.actions))
         _check_same(task.data.qpos, twin.qpos)
     ours, bare = np.array(seconds).T
     return {
         "step_rate_share_of_mj_step": float(np.median(bare / ours)),
-        "steps_per_s": float(STEPS / np.median(ours)),
-        "mj_step_steps_per_s": float(STEPS / np.median(bare)),
+        "steps_per_s": float(1.0 / np.median(ours)),
+        "mj_step_steps_per_s": float(1.0 / np.median(bare)),
     }
 
 
-def batched_figures(blocks: list[Block], num_envs: int, count: int) -> dict[str, Any]:
+def batched_figures(env_id: str, blocks: list[Block], num_envs: int, count: int) -> dict[str, Any]:
     """The batched environment against `mj_step` in as many threads as there are cores."""
     chosen = [blocks[i % len(blocks)] for i in range(num_envs)]
     seeds = [block.seed for block in chosen]
-    actions = np.stack([block.actions for block in chosen], axis=1)  # (STEPS, N, J)
+    steps = min(len(block.actions) for block in chosen)
+    actions = np.stack([block.actions[:steps] for block in chosen], axis=1)  # (steps, N, J)
     task, seconds = chosen[0].task, []
     twins = [mujoco.MjData(task.model) for _ in chosen]
     last: dict[str, np.ndarray] = {}
     vector = gymnasium.make_vec(
-        ENV, num_envs=num_envs, vectorization_mode="vector_entry_point", obs_type="state"
+        env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", obs_type="state"
     )
 
     def run_vector() -> None:
@@ -122,7 +125,7 @@ def batched_figures(blocks: list[Block], num_envs: int, count: int) -> dict[str,
             last.update(vector.step(action)[0])
 
     with ThreadPoolExecutor(usable_cores()) as pool:
-        turns: list[Turn] = [run_vector, partial(_run_bare, pool, chosen, twins)]
+        turns: list[Turn] = [run_vector, partial(_run_bare, pool, chosen, twins, steps)]
         for i in range(count):
             # gymnasium documents a list of seeds and does not annotate it.
             vector.reset(seed=seeds)  # type: ignore[arg-type]
@@ -135,25 +138,27 @@ def batched_figures(blocks: list[Block], num_envs: int, count: int) -> dict[str,
     ours, bare = np.array(seconds).T
     return {
         "batched_share_of_mj_step": float(np.median(bare / ours)),
-        "batched_steps_per_s": float(num_envs * STEPS / np.median(ours)),
-        "batched_mj_step_steps_per_s": float(num_envs * STEPS / np.median(bare)),
+        "batched_steps_per_s": float(num_envs * steps / np.median(ours)),
+        "batched_mj_step_steps_per_s": float(num_envs * steps / np.median(bare)),
         "batched_envs": num_envs,
     }
 
 
-def _run_bare(pool: ThreadPoolExecutor, blocks: list[Block], twins: list[mujoco.MjData]) -> None:
+def _run_bare(
+    pool: ThreadPoolExecutor, blocks: list[Block], twins: list[mujoco.MjData], steps: int
+) -> None:
     """Every thread plays its share of the simulations; `mj_step` lets go of Python's lock."""
 
     def play(first: int) -> None:
         for k in range(first, len(twins), usable_cores()):
-            blocks[k].run_bare(twins[k])
+            blocks[k].run_bare(twins[k], steps)
 
     list(pool.map(play, range(usable_cores())))
 
 
-def pixel_figures(count: int) -> dict[str, Any]:
-    """Both cameras at 84x84, drawn fast and with MuJoCo's default settings."""
-    env, plain = (make_env(ENV, image_size=IMAGE_SIZE) for _ in range(2))
+def pixel_figures(env_id: str, count: int) -> dict[str, Any]:
+    """All cameras at 84x84, drawn fast and with MuJoCo's default settings."""
+    env, plain = (make_env(env_id, image_size=IMAGE_SIZE) for _ in range(2))
     block, task, slow_task = Block(env, 0), task_of(env), task_of(plain)
     use_default_visuals(slow_task.model)
     fast = Renderer(task.model, IMAGE_SIZE, "fast")
@@ -167,7 +172,7 @@ def pixel_figures(count: int) -> dict[str, Any]:
     take_turns(turns)  # the first picture is slow: shaders are compiled
     env.reset(seed=block.seed)
     seconds, steps = [], []
-    for i in range(min(count, STEPS)):
+    for i in range(min(count, len(block.actions))):
         steps += take_turns([partial(env.step, block.actions[i])])
         seconds.append(take_turns(turns, backwards=i % 2 == 1))
     ours, default = np.array(seconds).T

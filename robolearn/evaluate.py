@@ -26,6 +26,7 @@ from robolearn.config import config_hash, save_config
 from robolearn.contract import Info
 from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.render import gl_renderer
+from robolearn.envs.variations import check_names
 from robolearn.episodes import Episode
 from robolearn.files import write_atomic
 from robolearn.film import annotate, write_video
@@ -106,6 +107,7 @@ def _check(config: EvalConfig) -> None:
             f"cannot evaluate {config.episodes} episodes from seed {config.seed}; take {least} or "
             "more, from seed 0 or later"
         )
+    check_names(config.variations)
 
 
 def _check_writable(folder: Path) -> None:
@@ -123,8 +125,9 @@ def _save(result: Result, out: Path) -> None:
 
 
 def default_folder(config: EvalConfig) -> Path:
-    """`<run>/eval`, or `<run>/eval-shuffled` for the control."""
-    name = "eval-shuffled" if config.shuffle_instructions else "eval"
+    """`<run>/eval`; `<run>/eval-shuffled` for the control, `<run>/eval-push2` with a variation."""
+    varied = [f"{name}{level}" for name, level in sorted(config.variations.items())]
+    name = "-".join(["eval", *["shuffled"] * config.shuffle_instructions, *varied])
     folder = checkpoint.resolve(config.policy)
     return (folder.parents[2] if folder.parent.parent.name == "checkpoints" else folder) / name
 
@@ -145,7 +148,10 @@ def _open_misled(
 def _env_options(config: EvalConfig) -> dict[str, Any]:
     if config.paraphrases not in PARAPHRASES:
         raise ValueError(f"paraphrases is {config.paraphrases!r}; choose one of {PARAPHRASES}")
-    return {**picture_options(config.policy), "paraphrases": config.paraphrases}
+    options = {**picture_options(config.policy), "paraphrases": config.paraphrases}
+    if config.split != "train":
+        options["split"] = config.split
+    return options | ({"variations": config.variations} if config.variations else {})
 
 
 def picture_options(folder: Path) -> dict[str, Any]:
@@ -161,7 +167,7 @@ def picture_options(folder: Path) -> dict[str, Any]:
 
 def shuffled_instructions(config: EvalConfig, seeds: Iterable[int]) -> dict[int, str]:
     """Every episode gets the instruction of another one, and each is used once."""
-    options = {"obs_type": "state", "paraphrases": config.paraphrases}
+    options: dict[str, Any] = {"obs_type": "state", "paraphrases": config.paraphrases}
     with closing(make_env(config.env, **options)) as env:
         texts = {seed: env.reset(seed=seed)[1][Info.TASK] for seed in seeds}
     order = np.random.default_rng(config.seed).permutation(list(texts)).tolist()
@@ -210,6 +216,7 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "config_hash": config_hash(config),
         "instructions": "shuffled" if config.shuffle_instructions else "matched",
         "held_out_instructions": config.paraphrases == "held_out",
+        "variations": config.variations,
         "episodes": episodes,
     }
 

@@ -1,4 +1,4 @@
-"""`robolearn envs`: the environments, and what their tasks are."""
+"""`robolearn envs`: the environments, what their tasks are, and what they look like."""
 
 from importlib import import_module
 
@@ -6,11 +6,18 @@ import gymnasium
 from rich.console import Console
 from rich.table import Table
 
-from robolearn.registry import env_ids
+from robolearn.options import EnvsConfig
+from robolearn.registry import env_ids, simulated_ids
 
 
-def main() -> int:
-    """Prints a table of ids, time limits and the first line of each task's docstring."""
+def main(config: EnvsConfig) -> int:
+    """Prints a table of ids, time limits and the first line of each task's docstring.
+
+    Raises:
+        ValueError: a task that is not simulated is asked for.
+    """
+    if config.gallery is not None:
+        return _gallery(config)
     table = Table("environment", "time limit", "task")
     for name in env_ids():
         spec = gymnasium.spec(name)
@@ -18,4 +25,16 @@ def main() -> int:
         summary = (module.__doc__ or "").partition("\n")[0].partition(": ")[2]
         table.add_row(name, f"{spec.max_episode_steps} steps", summary)
     Console().print(table)
+    return 0
+
+
+def _gallery(config: EnvsConfig) -> int:
+    from robolearn.gallery import make_gallery
+
+    assert config.gallery is not None
+    wanted = config.only or tuple(simulated_ids())
+    for env_id in wanted:
+        if env_id not in simulated_ids():
+            raise ValueError(f"{env_id!r} is no simulated task; see `robolearn envs`")
+    print(f"{make_gallery(wanted, config.gallery)} shows the tasks; the videos lie beside it")
     return 0

@@ -61,16 +61,21 @@ class DeployConfig(RobotOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RecordConfig(RobotOptions):
-    """Record demonstrations: of a task's scripted expert, or of a human with `--robot`."""
+    """Record demonstrations: of a task's scripted expert, or of a human with `--teleop`."""
 
     out: Path  # dataset folder; an existing one is continued
     env: str = "robolearn/PickPlace-v0"  # environment id, whose expert demonstrates
-    robot: str = ""  # so101: a human drives this arm with --teleop instead
+    robot: str = ""  # so101: a human drives this arm with --teleop; "": the simulated task
+    viewer: bool = False  # with --teleop: show the simulated task in a window
+    split: str = "train"  # which objects, scenes and goals of the task
+    style: str = "any"  # of the expert: fast, slow, left-first, right-first or any
+    quality: float = 1.0  # of the expert: 1 able; towards 0 crooked and hesitant
     episodes: int = 800  # how many the dataset shall hold in the end
     seed: int = 1_000_000  # of the first episode; evaluation seeds start at 0
     image_size: tuple[int, int] = (48, 84)  # height and width, pixels
     keep_failures: bool = False  # also keep episodes in which the expert failed
     workers: int = 2  # processes
+    variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,20 @@ class EvalConfig:
     seed: int = 0  # of the first episode; demonstrations use seeds from 1,000,000
     replan_every: int = 4  # steps of a chunk that are executed before looking again
     paraphrases: str = "held_out"  # wording of the instructions: train, held_out or all
+    split: str = "train"  # which objects, scenes and goals of the task
+    variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
     shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
     videos: int = 8  # how many episodes are filmed
     workers: int = 2  # processes
     device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class EnvsConfig:
+    """List the environments, or show what they look like."""
+
+    gallery: Path | None = None  # folder for a picture of all tasks and a video of each
+    only: tuple[str, ...] = ()  # these tasks in the gallery; by default all
 
 
 @dataclass(frozen=True)

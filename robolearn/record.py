@@ -1,14 +1,15 @@
 """`robolearn record`: demonstrations as a LeRobotDataset v3.0.
 
-A simulated task's scripted expert demonstrates, or a human who drives an arm.
+A simulated task's scripted expert demonstrates, or a human who drives an arm, real or simulated.
 """
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import count
 from typing import Any
 
+import gymnasium
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -21,7 +22,7 @@ from robolearn.envs.render import gl_renderer
 from robolearn.episodes import Episode, EpisodeWriter
 from robolearn.options import RecordConfig
 from robolearn.registry import make_env
-from robolearn.robot import as_vector, kept_episodes, open_robot
+from robolearn.robot import as_vector, kept_episodes, open_robot, open_simulated
 from robolearn.rollout import Observation
 from robolearn.workers import Job, run_seeds
 
@@ -45,7 +46,8 @@ def record(config: RecordConfig) -> int:
     """
     _check_same_task(config)
     with ExitStack() as stack:
-        who = _human(config, stack) if config.robot else _expert(config)
+        human = config.robot or config.teleop != "none"
+        who = _human(config, stack) if human else _expert(config)
         writer = stack.enter_context(
             EpisodeWriter(
                 config.out,
@@ -80,11 +82,11 @@ def _check_same_task(config: RecordConfig) -> None:
 
 
 def _expert(config: RecordConfig) -> Demonstrator:
-    with closing(make_env(config.env, image_size=config.image_size)) as env:
+    with closing(make_env(config.env, **task_options(config))) as env:
         task: Any = env.unwrapped
     if not hasattr(task, "expert"):
         raise ValueError(f"{config.env} has no scripted expert; only simulated tasks have one")
-    options = {"image_size": config.image_size}
+    options = task_options(config)
     job = Job(config.env, ExpertAgent, options)
 
     def episodes(seeds: Iterable[int]) -> Generator[Episode]:
@@ -96,11 +98,30 @@ def _expert(config: RecordConfig) -> Demonstrator:
     return Demonstrator(task.arm, cameras, notes, episodes)
 
 
-def _human(config: RecordConfig, stack: ExitStack) -> Demonstrator:
+def task_options(config: RecordConfig) -> dict[str, Any]:
+    """The options of the simulated task; an environment of others need not know all of them."""
+    options: dict[str, Any] = {"image_size": config.image_size}
+    plain = {field.name: field.default for field in fields(RecordConfig)}
+    for name in ("split", "style", "quality"):
+        if (value := getattr(config, name)) != plain[name]:
+            options[name] = value
+    return options | ({"variations": config.variations} if config.variations else {})
+
+
+def _open_arm(config: RecordConfig) -> gymnasium.Env:
+    """The arm that a human shall drive: a real one, or that of the simulated task."""
     if config.teleop == "none":
         raise ValueError("a human needs a device: --teleop keyboard, gamepad or leader:PORT")
+    if not config.robot:
+        return open_simulated(config, config.env, viewer=config.viewer, **task_options(config))
+    if config.variations:
+        raise ValueError("variations are for simulated tasks, not for an arm: leave them out")
     cameras = config.cameras or None
-    env = open_robot(config, autonomous=False, cameras=cameras, image_size=config.image_size)
+    return open_robot(config, autonomous=False, cameras=cameras, image_size=config.image_size)
+
+
+def _human(config: RecordConfig, stack: ExitStack) -> Demonstrator:
+    env = _open_arm(config)
     vector = stack.enter_context(closing(as_vector(env)))
     arm: Any = env.unwrapped
 

@@ -1,5 +1,6 @@
 """Environments by id, with a helpful word when the id is wrong."""
 
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -22,17 +23,30 @@ def simulated_ids() -> list[str]:
     return [name for name, entry in entries.items() if entry.startswith("robolearn.envs.")]
 
 
-def make_env(env_id: str, **options: Any) -> gymnasium.Env:  # noqa: ANN401 (the task's own)
+def make_env(
+    env_id: str,
+    *,
+    variations: Mapping[str, int] | None = None,
+    **options: Any,  # noqa: ANN401 (the task's own)
+) -> gymnasium.Env:
     """`gymnasium.make`, naming the near matches of an unknown id.
 
     Args:
         env_id: the id; "module:id" imports the module that registers it.
+        variations: names and levels of what makes a simulated task harder, see
+            `robolearn.envs.variations`.
         options: keyword arguments of the environment.
 
     Raises:
-        ValueError: no such environment.
+        ValueError: no such environment, or no such variation of it.
     """
     if ":" not in env_id and env_id not in gymnasium.registry:
         near = get_close_matches(env_id, env_ids(), n=3, cutoff=0.0)
         raise ValueError(f"no environment {env_id!r}; near matches: {', '.join(near)}")
-    return gymnasium.make(env_id, **options)
+    env = gymnasium.make(env_id, **options)
+    if not variations:
+        return env
+    # A robot has none, and shall not need MuJoCo to find that out.
+    from robolearn.envs.variations import with_variations
+
+    return with_variations(env, variations)

@@ -8,9 +8,9 @@ import gymnasium
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
-from robolearn.contract import SO101
+from robolearn.contract import SO101, ArmSpec
 from robolearn.episodes import Episode, EpisodeWriter
-from robolearn.hardware.intervention import Intervention
+from robolearn.hardware.intervention import ArmIntervention, Intervention
 from robolearn.hardware.safety_types import SafetyConfig
 from robolearn.hardware.teleop import Teleop
 from robolearn.options import RobotOptions
@@ -38,10 +38,43 @@ def open_robot(options: RobotOptions, *, autonomous: bool, **env_options: Any) -
     try:
         env = ROBOTS[kind](options, where, **env_options)
         limited = TimeLimit(env, round(options.seconds * SO101.control_hz))
-        return limited if teleop is None else Intervention(limited, teleop, autonomous=autonomous)
+        if teleop is None:
+            return limited
+        return ArmIntervention(limited, teleop, autonomous=autonomous)
     except BaseException:
         if teleop is not None:
             teleop.close()
+        raise
+
+
+def open_simulated(
+    options: RobotOptions,
+    env: str,
+    *,
+    viewer: bool = False,
+    **env_options: Any,  # noqa: ANN401
+) -> gymnasium.Env:
+    """A simulated task in real time, for a human to drive.
+
+    Args:
+        options: name the device.
+        env: environment id.
+        viewer: shows it in a window.
+        env_options: of the environment.
+
+    Raises:
+        OSError, ValueError: an unknown task, no device, no screen for the viewer.
+    """
+    from robolearn.envs.live import Live  # an arm does without the simulator
+
+    task = make_env(env, **env_options)
+    arm: Any = task.unwrapped
+    teleop = open_teleop(options, arm.arm)
+    assert teleop is not None  # the caller has checked that there is a device
+    try:
+        return Intervention(Live(task, viewer=viewer), teleop, autonomous=False)
+    except BaseException:
+        teleop.close()
         raise
 
 
@@ -124,8 +157,8 @@ def open_writer(folder: Path, env: gymnasium.Env) -> EpisodeWriter:
     return EpisodeWriter(folder, arm=arm.arm, fps=arm.arm.control_hz, cameras=cameras)
 
 
-def open_teleop(options: RobotOptions) -> Teleop | None:
-    """The device that `options.teleop` names.
+def open_teleop(options: RobotOptions, arm: ArmSpec = SO101) -> Teleop | None:
+    """The device that `options.teleop` names, for this arm.
 
     Raises:
         OSError, ValueError: an unknown device, or one that is not there.
@@ -134,33 +167,37 @@ def open_teleop(options: RobotOptions) -> Teleop | None:
     if kind not in TELEOPS:
         known = ", ".join(TELEOPS)
         raise ValueError(f"teleop is {options.teleop!r}; choose one of {known}")
-    return TELEOPS[kind](options, where)
+    return TELEOPS[kind](options, where, arm)
 
 
-def _none(options: RobotOptions, where: str) -> None:
-    del options, where
+def _none(options: RobotOptions, where: str, arm: ArmSpec) -> None:
+    del options, where, arm
 
 
-def _keyboard(options: RobotOptions, where: str) -> Teleop:
+def _keyboard(options: RobotOptions, where: str, arm: ArmSpec) -> Teleop:
     from robolearn.hardware.keyboard import KeyboardTeleop
 
     del options, where
-    return KeyboardTeleop()
+    return KeyboardTeleop(arm=arm)
 
 
-def _gamepad(options: RobotOptions, where: str) -> Teleop:
+def _gamepad(options: RobotOptions, where: str, arm: ArmSpec) -> Teleop:
     from robolearn.hardware.gamepad import GamepadTeleop
 
     del options, where
+    if arm != SO101:
+        raise ValueError(f"a gamepad drives one SO-101, not {arm.name}; take --teleop keyboard")
     return GamepadTeleop()
 
 
-def _leader(options: RobotOptions, where: str) -> Teleop:
+def _leader(options: RobotOptions, where: str, arm: ArmSpec) -> Teleop:
     from robolearn.hardware.bus import Bus
     from robolearn.hardware.calibration import Calibration
     from robolearn.hardware.keyboard import KeyboardTeleop
     from robolearn.hardware.leader import Leader
 
+    if arm != SO101:
+        raise ValueError(f"a leader arm drives one SO-101, not {arm.name}; take --teleop keyboard")
     if not where or options.leader_calibration is None:
         raise ValueError(
             "a leader arm needs its port and its calibration: "

@@ -72,7 +72,11 @@ class Worker:
         self.env.close()
 
 
-def make_vector(env_id: str, count: int, **options: object) -> gymnasium.vector.SyncVectorEnv:
+def make_vector(
+    env_id: str,
+    count: int,
+    **options: Any,  # noqa: ANN401
+) -> gymnasium.vector.SyncVectorEnv:
     """`count` environments side by side, as `rollout` wants them.
 
     Raises:

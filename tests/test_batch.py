@@ -5,20 +5,23 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import batch_space
+from observing import flat
 
 from robolearn.contract import ActionError, Info
 from robolearn.envs import batch
 from robolearn.envs.batch import BatchedEnv
+from robolearn.envs.randomize import RANDOMIZERS
 from robolearn.registry import make_env, simulated_ids
 from robolearn.rollout import rollout
 from robolearn.seeding import stream
 
 IDS = simulated_ids()
+SOME = ("robolearn/PickPlace-v0", "robolearn/OpenDrawer-v0", "robolearn/Sort-v0")
 
 
-def pair(env_id, mode, limit=None, count=3):
+def pair(env_id, mode, limit=None, count=3, **options):
     """The batched environment and its equal of single ones."""
-    options = {"max_episode_steps": limit} if limit else {}
+    options = {"obs_type": "state", **options, **({"max_episode_steps": limit} if limit else {})}
     batched = gymnasium.make_vec(
         env_id,
         num_envs=count,
@@ -27,7 +30,7 @@ def pair(env_id, mode, limit=None, count=3):
         threads=2,
         **options,
     )
-    singles = [lambda: make_env(env_id, obs_type="state", **options)] * count
+    singles = [lambda: make_env(env_id, **options)] * count
     return batched, SyncVectorEnv(singles, autoreset_mode=mode)
 
 
@@ -50,9 +53,11 @@ def assert_equal_infos(info, expected):
 def assert_equal_steps(one, other):
     """The results of `step`, or of `reset`, with all bits and types."""
     for a, b in zip(one[:-1], other[:-1], strict=True):
-        for part in a if isinstance(a, dict) else [...]:
-            assert a[part].dtype == b[part].dtype, part
-            np.testing.assert_array_equal(a[part], b[part], err_msg=str(part))
+        leaves, wanted = (flat(x) if isinstance(x, dict) else {"": x} for x in (a, b))
+        assert leaves.keys() == wanted.keys()
+        for part, value in leaves.items():
+            assert value.dtype == wanted[part].dtype, part
+            np.testing.assert_array_equal(value, wanted[part], err_msg=part)
     assert_equal_infos(one[-1], other[-1])
 
 
@@ -103,6 +108,88 @@ def test_same_step_autoreset_equals_single_environments(env_id):
         ends += step[3].sum()
     assert ends == 2 * 3
     assert_equal_steps(batched.reset(), singles.reset())
+
+
+@pytest.mark.parametrize("env_id", SOME)
+def test_next_step_autoreset_equals_single_environments(env_id):
+    batched, singles = pair(env_id, AutoresetMode.NEXT_STEP, limit=4)
+    assert_equal_steps(batched.reset(seed=[3, 9, 4]), singles.reset(seed=[3, 9, 4]))
+    ends = np.zeros(3, int)
+    for count, action in zip(range(12), wander(batched), strict=False):
+        if count == 2:  # from here on one slot ends later than the others
+            mask = np.array([False, True, False])
+            again = batched.reset(options={"reset_mask": mask})
+            assert_equal_steps(again, singles.reset(options={"reset_mask": mask.copy()}))
+        step = batched.step(action)
+        assert_equal_steps(step, singles.step(action))
+        ends += step[3]
+    assert ends.tolist() == [2, 2, 2]
+
+
+def test_what_is_asked_of_a_slot_that_rests_is_ignored():
+    env = BatchedEnv(SOME[0], 2, autoreset_mode="NextStep", max_episode_steps=1)
+    env.reset(seed=0)
+    observation, *_, truncated, _ = env.step(env.action_space.sample())
+    assert truncated.all()
+    with pytest.raises(ActionError, match=r"shape \(3, 6\)"):
+        env.step(np.zeros((3, 6)))
+    env.step(np.full((2, 6), np.nan))
+    with pytest.raises(ActionError, match="nan"):
+        env.step(np.full((2, 6), np.nan))
+
+
+@pytest.mark.parametrize("env_id", SOME)
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        (AutoresetMode.SAME_STEP, {"obs_type": "pixels_agent_pos"}),
+        (AutoresetMode.NEXT_STEP, {"obs_type": "depth", "cameras": ("top",)}),
+        (AutoresetMode.SAME_STEP, {"obs_type": "pixels_agent_pos", "cameras": ()}),
+    ],
+)
+def test_pictures_equal_those_of_single_environments(env_id, mode, options):
+    size = {"image_size": (24, 32), "render_quality": "fast"}
+    batched, singles = pair(env_id, mode, limit=3, count=2, **options, **size)
+    assert batched.observation_space == singles.observation_space
+    assert_equal_steps(batched.reset(seed=[5, 8]), singles.reset(seed=[5, 8]))
+    mask = np.array([True, False])
+    for count, action in zip(range(6), wander(batched), strict=False):
+        if count == 1:
+            again = batched.reset(options={"reset_mask": mask})
+            assert_equal_steps(again, singles.reset(options={"reset_mask": mask.copy()}))
+        assert_equal_steps(batched.step(action), singles.step(action))
+
+
+EVERY = {**dict.fromkeys(RANDOMIZERS, 3), "delay": 2}
+
+
+@pytest.mark.parametrize("env_id", SOME)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"variations": EVERY},
+        {"variations": EVERY, "obs_type": "pixels_agent_pos", "image_size": (24, 32)},
+        {"variations": {"mass": 4, "friction": 0}},
+        {"variations": {"delay": 4, "camera": 0}},
+    ],
+)
+def test_variations_equal_those_of_single_environments(env_id, options):
+    batched, singles = pair(env_id, AutoresetMode.SAME_STEP, limit=4, count=2, **options)
+    assert_equal_steps(batched.reset(seed=7), singles.reset(seed=7))
+    for _, action in zip(range(10), wander(batched), strict=False):
+        assert_equal_steps(batched.step(action), singles.step(action))
+
+
+@pytest.mark.parametrize(
+    ("variations", "words"),
+    [
+        ({"push": 1}, "no variation 'push'; choose from mass, .* distractors, delay"),
+        ({"mass": 9}, "mass has no level 9; choose one from 0 to 4"),
+    ],
+)
+def test_variations_that_batches_do_not_have(variations, words):
+    with pytest.raises(ValueError, match=words):
+        BatchedEnv(SOME[0], 2, variations=variations)
 
 
 def test_masked_resets_equal_single_environments(env_id):
@@ -186,8 +273,11 @@ def test_what_was_returned_stays(manual):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda a: a[:2], r"shape \(2, 6\).* takes \(3, 6\)"),
-        (lambda a: np.where(np.arange(18).reshape(3, 6) == 8, np.nan, a), "elbow_flex of slot 1"),
+        (lambda a: a[:2], r"shape \(2, (6|12)\).* takes \(3, \1\)"),
+        (
+            lambda a: np.where(np.arange(a.size).reshape(a.shape) == a.shape[1] + 2, np.nan, a),
+            "elbow_flex of slot 1",
+        ),
     ],
 )
 def test_bad_action_moves_no_slot(manual, spoil, words):
@@ -200,7 +290,7 @@ def test_bad_action_moves_no_slot(manual, spoil, words):
 
 def test_steps_after_the_end_need_a_reset(env_id):
     env = BatchedEnv(env_id, 2, autoreset_mode=AutoresetMode.DISABLED, max_episode_steps=1)
-    action = np.zeros((2, 6), np.float32)
+    action = np.zeros(env.action_space.shape, np.float32)
     with pytest.raises(gymnasium.error.ResetNeeded, match="0, 1"):
         env.step(action)
     env.reset(seed=0)
@@ -238,8 +328,8 @@ def test_an_instruction_is_followed_in_all_slots(manual):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"obs_type": "pixels_agent_pos"}, "only 'state'; for pictures use"),
-        ({"autoreset_mode": AutoresetMode.NEXT_STEP}, "choose SameStep or Disabled"),
+        ({"obs_type": "pixel"}, "obs_type is 'pixel'"),
+        ({"cameras": ["left"]}, "camera is 'left'"),
         ({"paraphrases": "test"}, "paraphrases is 'test'"),
     ],
 )

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn import bench, bench_data, bench_env, bench_lerobot, bench_train, cli
+from robolearn import (
+    bench,
+    bench_data,
+    bench_env,
+    bench_lerobot,
+    bench_peers,
+    bench_soak,
+    bench_train,
+    cli,
+    peer_probe,
+)
 from robolearn.bench import BenchConfig
 from robolearn.bench_train import Curve, Point
 from robolearn.dataset import EpisodeDataset
@@ -83,16 +93,16 @@ def assert_positive(value, name=""):
 def test_parts_run_apart_and_add_up_to_one_summary(config, capsys):
     options = {"out": config.out, "results": config.results, "data": config.data}
     options |= {"blocks": 2, "num-envs": 3, "batches": 2, "batch-size": 4}
-    options |= {"loader-workers": 0, "workers": 0, "expert-episodes": 2}
+    options |= {"loader-workers": 0, "workers": 0}
     arguments = [text for key, value in options.items() for text in (f"--{key}", str(value))]
-    assert cli.main(["bench", "--parts", "data", "env", "expert", *arguments]) == 0
+    assert cli.main(["bench", "--parts", "data", "env", *arguments]) == 0
     assert "step_rate_share_of_mj_step" in capsys.readouterr().out
 
     first = json.loads((config.results / "speed.json").read_text())
-    assert set(first["parts"]) == {"env", "data", "expert"}
+    assert set(first["parts"]) == {"env", "data"}
     assert first["train_samples_per_s"] is None
     assert first["time_to_80_percent_s"] is None
-    for part in ("env", "data", "expert"):
+    for part in ("env", "data"):
         figures = json.loads((config.out / f"{part}.json").read_text())
         figures = {k: v for k, v in figures.items() if k not in (*bench.HEADER, "renderer")}
         assert set(bench.FIGURES[part]) < set(figures)
@@ -103,7 +113,7 @@ def test_parts_run_apart_and_add_up_to_one_summary(config, capsys):
     required = {name for names in bench.FIGURES.values() for name in names}
     assert required < set(result)
     assert {"command", "config", "config_hash", "versions"} < set(result)
-    assert set(result["parts"]) == {"env", "data", "expert", "train"}
+    assert set(result["parts"]) == {"env", "data", "train"}
     assert result["step_rate_share_of_mj_step"] == first["step_rate_share_of_mj_step"]
 
     policies = {"ours", "act", "diffusion"}
@@ -124,6 +134,69 @@ def test_options_that_measure_nothing_are_refused(option, tmp_path, capsys):
     assert cli.main(arguments) == 1
     assert f"--{option} is 0" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_figures_of_parts_that_were_measured_elsewhere_stay(config, tmp_path):
+    """A fresh folder for the parts does not empty the summary."""
+    options = replace(config, out=tmp_path / "a", results=tmp_path, blocks=2, num_envs=2)
+    before = bench.bench(replace(options, parts=("data",)))
+    after = bench.bench(replace(options, parts=("tasks",), tasks=("Reach",), out=tmp_path / "b"))
+    assert after["sampling_speedup_over_lerobot"] == before["sampling_speedup_over_lerobot"]
+    assert set(after["parts"]) == {"data", "tasks"}
+    assert set(after["tasks"]) == {"Reach"}
+    assert_positive(after["tasks"])
+
+
+def test_experts_and_soak_have_summaries_of_their_own(config, tmp_path):
+    options = {"parts": ("experts", "soak"), "tasks": ("PickPlace", "Reach"), "workers": 0}
+    options |= {"expert_episodes": 3, "soak_steps": 100, "soak_resets": 4}
+    bench.bench(replace(config, out=tmp_path / "out", results=tmp_path, **options))
+    assert not (tmp_path / "speed.json").exists()
+    experts = json.loads((tmp_path / "experts.json").read_text())["tasks"]
+    assert set(experts) == {"PickPlace", "Reach"}
+    for row in experts.values():
+        assert row["n"] == 3
+        assert row["success_low"] <= row["success"] <= row["success_high"]
+        assert row["mean_length"] > 10
+    soak = json.loads((tmp_path / "soak.json").read_text())
+    assert (soak["steps"], soak["resets"]) == (128, 4)  # whole rounds of 32 slots
+    assert (soak["nans"], soak["diverged"], soak["exceptions"]) == (0, 0, 0)
+
+
+def test_soak_finds_what_it_looks_for(monkeypatch):
+    def explode(self, goal, state):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("robolearn.envs.reach.Reach.evaluate", explode)
+    measured = bench_soak.measure(BenchConfig(tasks=("Reach",), soak_steps=1, soak_resets=1))
+    assert measured["exceptions"] == 1
+    assert "boom" in measured["errors"]["Reach"]
+    info = {"fault": np.array(["", "physics_unstable"], object)}
+    info["final_info"] = {"fault": np.array(["physics_unstable"], object)}
+    assert bench_soak._faults(info).sum() == 2
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(ValueError, match="no task 'Juggle'; choose among .*PickPlace"):
+        bench.chosen_tasks(BenchConfig(tasks=("Juggle",)))
+
+
+def test_a_package_that_does_not_install_says_why(tmp_path, monkeypatch):
+    peer = bench_peers.Peer("fetch", ("no-such-package-of-nobody==0",))
+    monkeypatch.setattr(bench_peers, "PEERS", {"nobody's": peer})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    rows = bench_peers.measure(BenchConfig(out=tmp_path))["peers"]
+    assert "no-such-package-of-nobody" in rows["nobody's"]["error"]
+
+
+def test_the_probe_adds_up_the_time_in_mj_step():
+    watch = peer_probe.Stopwatch(math, "sqrt")
+    try:
+        assert [math.sqrt(4.0), math.sqrt(9.0)] == [2.0, 3.0]
+    finally:
+        math.sqrt = watch._function
+    assert watch.calls == 2
+    assert watch.seconds > 0.0
 
 
 def test_demonstrations_are_recorded_unless_given(config, data):

@@ -10,6 +10,7 @@ from contextlib import chdir
 from importlib import import_module
 from pathlib import Path
 
+import gymnasium
 import pytest
 from PIL import Image
 from test_packaging import git_files
@@ -37,12 +38,26 @@ INSTEAD = {
     "python -m pytest tests/test_stats.py": "python -m pytest -p no:cacheprovider "
     "tests/test_stats.py",
     "python docs/picture.py": "python docs/picture.py $FOLDER/picture.png",
+    "robolearn envs --gallery docs": "robolearn envs --gallery $FOLDER/gallery "
+    "--only robolearn/Reach-v0",
+    # A window, a person at the keyboard, and what takes long.
+    "robolearn record --out data/mine --env robolearn/Stack-v0 --teleop keyboard --viewer": "true",
+    "robolearn bench --parts experts tasks": "true",
+    "robolearn bench --parts peers": "true",
+    "robolearn bench --parts soak": "true",
+    "robolearn bench-arm --policy runs/demo": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",
     "robolearn train --data data/cubes --out runs/cubes": "robolearn train --data data/cubes "
     "--out runs/cubes --steps 2 --batch-size 4 --threads 1",
     "robolearn eval --policy runs/cubes": "robolearn eval --policy runs/cubes --episodes 1 "
     "--videos 0 --workers 0",
+    "robolearn eval --policy runs/demo --variations push 2": "robolearn eval --policy runs/demo "
+    "--variations push 2 --episodes 1 --videos 0 --workers 0",
+    "robolearn eval --policy runs/demo --variations camera 1 light 2 --videos 0": "robolearn eval "
+    "--policy runs/demo --variations camera 1 light 2 --episodes 1 --videos 0 --workers 0",
+    "robolearn record --out data/varied --variations texture 2 distractors 2": "robolearn record "
+    "--out data/varied --variations texture 2 distractors 2 --episodes 1 --workers 0",
     "robolearn deploy --policy runs/demo": "robolearn deploy --policy runs/demo --seconds 1",
     # Only parsed, by another test below: a preset, a device and a folder other than those above.
     "robolearn demo --results docs/results": "true",
@@ -104,7 +119,10 @@ def test_blocks_run(path, demo_folder, capsys):
                 shell(INSTEAD.get(command, command), demo_folder)
         elif block["language"] == "python":
             with chdir(demo_folder):
+                known = set(gymnasium.registry)
                 exec(compile(block["text"], path.name, "exec"), {"__name__": "__main__"})
+                for env_id in set(gymnasium.registry) - known:
+                    del gymnasium.registry[env_id]
             assert capsys.readouterr().out, f"this prints nothing:\n{block['text']}"
 
 
@@ -230,8 +248,31 @@ def test_speed_table():
     assert "| **83.1 %** | at least 80 % |" in text
     assert "| not measured yet | at least 85 % |" in text
     assert "| **52 x** | at least 20 x |" in text
-    assert "expert on 500 seeds | not measured yet | at least 98 % |" in text
-    assert text.count("not measured yet") == 3
+    assert text.count("not measured yet") == 2
+
+
+def test_tasks_table_joins_experts_and_speeds():
+    expert = {"success": 0.982, "success_low": 0.966, "success_high": 0.991, "n": 500}
+    experts = {"experts": {"tasks": {"Lift": {**expert, "mean_length": 84.0}}}}
+    speed = {"step_rate_share_of_mj_step": 0.81, "batched_share_of_mj_step": 0.9}
+    speed |= {"pixels_speedup_over_default_render": 51.2, "reset_ms": 0.21}
+    text = table("tasks", {**experts, "speed": {"tasks": {"Lift": speed, "Fold": speed}}})
+    success = "**98.2 %** (96.6 % to 99.1 %), n = 500 | 4.2 s"
+    assert f"| Lift | {success} | 81 % | 90 % | 51 x | 0.21 ms |" in text
+    assert "| Fold | not measured yet | not measured yet | 81 % |" in text
+    assert "not measured yet" in table("tasks", {})
+
+
+def test_peers_and_soak_tables():
+    row = {"steps_per_s": 1630.0, "mj_step_share": 0.65, "reset_ms": 0.2, "pictures_per_s": 160.0}
+    text = table("peers", {"speed": {"peers": {"Fetch": row, "Broken": {"error": "no"}}}})
+    assert "| Fetch | 1630 | 65 % | 0.2 ms | 160 |" in text
+    assert "| Broken | not measured yet |" in text
+    soak = {"steps": 10_000_000, "nans": 0, "memory_growth_bytes": 3 * 2**20}
+    text = table("soak", {"soak": soak})
+    assert "| control steps with random actions | 10,000,000 |" in text
+    assert "| memory that they took | 3 MiB |" in text
+    assert "| exceptions | not measured yet |" in text
 
 
 def test_learning_table_tells_not_reached_from_not_measured():

@@ -194,6 +194,6 @@ def test_an_identified_arm_moves_otherwise(env_id, states, tmp_path):
     still = one["agent_pos"]  # zeros in the past of the delayed servos would throw the arm
     moved = [env.step(still)[0]["agent_pos"] for env in (states, other)]
     assert np.abs(moved[1] - moved[0]).max() < 0.02
-    target = np.where(np.arange(6) == 0, 0.5, still).astype(np.float32)
+    target = np.where(np.arange(still.size) == 0, 0.5, still).astype(np.float32)
     pan = [[env.step(target)[0]["agent_pos"][0] for _ in range(2)] for env in (states, other)]
     assert pan[1][-1] < pan[0][-1] / 2  # it has only begun

@@ -1,0 +1,392 @@
+"""Peel: draw the blade along the top of a vegetable, pressing as hard as the instruction says.
+
+A vegetable lies on a stand, a blade is mounted on the fixed jaw. Along the middle of the rounded
+back runs a path of thin strips of peel. A strip comes off when the blade crosses it pressing at
+least `CUTS` hard; how hard it pressed then is compared with the band about the wanted force, and
+each time that the blade presses far over the band counts as a gouge. The result is graded:
+
+    quality = coverage * (1 - force error) * (1 - GOUGE_COSTS * gouges)       each factor in 0..1
+
+Success: all strips are off and the quality is at least `GOOD`, for `hold_seconds`. Between
+episodes place, turn and wanted force vary; "novel_object" is a thicker and shorter vegetable,
+"novel_state" asks for other forces.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Final
+
+import mujoco
+import numpy as np
+
+from robolearn.envs import scene
+from robolearn.envs.base import ManipulationEnv
+from robolearn.envs.expert import Hand, Style
+from robolearn.envs.language import ANY_SPLIT, Number, Phrases
+from robolearn.envs.lookup import sensor, yaw_of
+from robolearn.envs.task import Start, State
+
+FORCE: Final = Number(
+    "the force in newtons",
+    low=0.7,
+    high=2.0,
+    unit=1.0,
+    values={ANY_SPLIT: (0.8, 1.2, 1.6), "novel_state": (1.0, 1.4)},
+)
+PHRASES: Final = Phrases(
+    "Peel",
+    {
+        "train": (
+            "peel the vegetable, pressing with {force} N",
+            "peel a strip with a force of {force} N",
+            "draw the blade along the vegetable at {force} N",
+            "peel along the top, press {force} N hard",
+            "take the peel off the top with {force} N",
+            "with {force} N on the blade, peel the vegetable",
+        ),
+        "held_out": (
+            "please peel the top of the vegetable, about {force} N of pressure",
+            "I want it peeled from end to end with {force} N",
+        ),
+    },
+    {"force": FORCE},
+)
+
+
+@dataclass(frozen=True)
+class Vegetable:
+    """One kind of vegetable, an ellipsoid."""
+
+    length: float  # m, half of it
+    radius: float  # m
+    skin: tuple[float, float, float, float]
+    flesh: tuple[float, float, float, float]
+
+    def height(self, s: np.ndarray | float) -> np.ndarray:
+        """Of the back over the middle axis, m, at a distance `s` along the axis."""
+        return self.radius * np.sqrt(1.0 - (np.asarray(s) / self.length) ** 2)
+
+    def slope(self, s: np.ndarray | float) -> np.ndarray:
+        """Of the back, rad."""
+        rise = -((self.radius / self.length) ** 2) * np.asarray(s) / self.height(s)
+        return np.arctan(rise)
+
+    @property
+    def strips(self) -> np.ndarray:
+        """Where the middles of the strips are along the axis, m (STRIPS,)."""
+        return (np.arange(STRIPS) - (STRIPS - 1) / 2) * 2 * REACH * self.length / STRIPS
+
+
+VEGETABLES: Final = {
+    "": Vegetable(0.085, 0.024, (0.15, 0.40, 0.12, 1.0), (0.85, 0.95, 0.62, 1.0)),
+    "novel_object": Vegetable(0.072, 0.028, (0.35, 0.10, 0.40, 1.0), (0.98, 0.93, 0.70, 1.0)),
+}
+STRIPS: Final = 16
+REACH: Final = 0.75  # share of the length that the path covers
+STRIP_WIDTH: Final = 0.009  # m, half
+AXIS_HEIGHT: Final = 0.030  # m, of the vegetable's axis over the table
+EDGE: Final = 0.009  # m, half the length of the blade
+EDGE_RADIUS: Final = 0.002  # m
+# The blade sinks a millimetre into the peel, so that the force does not chatter.
+SOFT_REF: Final = (0.03, 1.0)
+SOFT_IMP: Final = (0.02, 0.9, 0.003, 0.5, 2.0)
+BLADE_REACH: Final = 0.018  # m from the finger tips to the blade
+
+WORK_CENTRE: Final = (0.215, 0.0)
+WORK_AREA: Final = (0.19, 0.33)  # m: 84 pixels of the top camera show a strip's width at 4.5
+JITTER: Final = (0.015, 0.02)  # m along x and y
+MAX_YAW: Final = 0.35  # rad, from lying across the arm
+BAND: Final = 0.4  # N, to either side of the wanted force
+CUTS: Final = 0.2  # N: less does not take the peel off
+GOUGES: Final = 2.5  # times the wanted force: cuts far too deep
+GOUGE_COSTS: Final = 0.2  # of the quality, each
+GOOD: Final = 0.8  # quality that counts as success
+HIDDEN: Final = 1.0  # m: a strip that is off disappears so far below the table
+ATTEMPTS: Final = 4  # strokes
+GAIN: Final = 0.0007  # m/N: how much deeper the expert presses after a control step
+TOUCH_SPEED: Final = 0.02  # m/s
+
+# The user data: which strips are off, the sum of their force errors, the number of gouges; of the
+# last control step: whether the blade cut, where along the axis, whether it gouged.
+OFF: Final = slice(0, STRIPS)
+ERROR, COUNT, CUTTING, LAST, GOUGING = range(STRIPS, STRIPS + 5)
+NOTES: Final = STRIPS + 5
+
+
+class Peel(ManipulationEnv):
+    """See the module's docstring."""
+
+    phrases: ClassVar[Phrases] = PHRASES
+    splits: ClassVar[tuple[str, ...]] = ("train", "novel_object", "novel_scene", "novel_state")
+    work_area: ClassVar[tuple[float, float]] = WORK_AREA
+
+    @classmethod
+    def build(cls, split: str) -> mujoco.MjSpec:
+        """The vegetable on its stand, its strips of peel, the arm with its blade."""
+        spec = scene.table_scene(WORK_CENTRE, split)
+        kind = VEGETABLES.get(split, VEGETABLES[""])
+        _add_vegetable(spec, kind)
+        for k in range(STRIPS):
+            body = spec.worldbody.add_body(name=f"strip {k}", mocap=True)
+            _add_patch(body, [0.0, 0.0, 0.0005], [1.0, 0.0, 0.0, 0.0], kind, _darker(kind.skin))
+        _add_blade(spec)
+        scene.add_position(spec, "blade", mujoco.mjtObj.mjOBJ_SITE)
+        found, force = (
+            mujoco.mjtConDataField.mjCONDATA_FOUND,
+            mujoco.mjtConDataField.mjCONDATA_FORCE,
+        )
+        spec.add_sensor(
+            name="pressure",
+            type=mujoco.mjtSensor.mjSENS_CONTACT,
+            objtype=mujoco.mjtObj.mjOBJ_GEOM,
+            objname="blade",
+            reftype=mujoco.mjtObj.mjOBJ_XBODY,
+            refname="vegetable",
+            intprm=[1 << found.value | 1 << force.value, 2, 1],  # of the strongest contact
+        )
+        spec.nuserdata = NOTES
+        return spec
+
+    def start(self, rng: np.random.Generator, instruction: str | None) -> Start:
+        """A random place, turn and force, unless the instruction is given."""
+        place = np.array(WORK_CENTRE) + rng.uniform(-1.0, 1.0, 2) * JITTER
+        yaw = np.pi / 2 + rng.uniform(-MAX_YAW, MAX_YAW)
+        text, (force,) = self.instruct(rng, instruction)
+        centre = np.array([*place, AXIS_HEIGHT])
+        ahead = np.array([np.cos(yaw), np.sin(yaw), 0.0])
+        strips = self._kind.strips
+        up = self._kind.height(strips)[:, None] * [0.0, 0.0, 1.0]
+        turns = [_tilted(yaw, slope) for slope in self._kind.slope(strips)]
+        return Start(
+            qpos=self.home(rng),
+            mocap_pos=np.vstack([centre, centre + strips[:, None] * ahead + up]),
+            goal=np.array([force]),
+            instruction=text,
+            mocap_quat=np.vstack([scene.about_z(yaw), *turns]),
+        )
+
+    def remember(self, state: State, goal: np.ndarray) -> None:
+        """Notes the strips that come off, their force errors, and gouges; see the base class."""
+        notes, force = state.userdata, self._force(state)
+        if not np.count_nonzero(force):
+            notes[:, CUTTING:] = 0.0
+            return
+        along, aside = self._where(state).T
+        cutting = (force > CUTS) & (np.abs(aside) < STRIP_WIDTH)
+        first, last = np.sort([along, notes[:, LAST]], axis=0)
+        crossed = (self._strips >= first[:, None]) & (self._strips <= last[:, None])
+        both = cutting & (notes[:, CUTTING] > 0.0)
+        fresh = crossed & both[:, None] & (notes[:, OFF] == 0.0)
+        gouging = force > GOUGES * goal[:, 0]
+        notes[:, OFF] += fresh
+        notes[:, ERROR] += fresh.sum(1) * force_error(force, goal[:, 0])
+        notes[:, COUNT] += gouging & (notes[:, GOUGING] == 0.0)
+        notes[:, CUTTING], notes[:, GOUGING] = cutting, gouging
+        notes[:, LAST] = along * cutting
+        state.mocap_pos[:, 1:, 2] -= HIDDEN * fresh
+
+    def terms(self, state: State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the quality is made of: coverage, mean force error 0..1, gouges; each (N,)."""
+        notes = state.userdata
+        off = notes[:, OFF].sum(1)
+        return off / STRIPS, notes[:, ERROR] / np.maximum(off, 1.0), notes[:, COUNT]
+
+    def quality(self, state: State, goal: np.ndarray) -> np.ndarray:
+        """How well it is peeled so far, 0..1, (N,); see the module's docstring.
+
+        Args:
+            state: N simulations.
+            goal: (N, G), from `Start.goal`.
+        """
+        del goal  # what was wanted is in the notes of how it was done
+        coverage, error, gouges = self.terms(state)
+        return coverage * (1.0 - error) * np.maximum(0.0, 1.0 - GOUGE_COSTS * gouges)
+
+    def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All strips off, and well; see the base class."""
+        quality = self.quality(state, goal)
+        done = (state.userdata[:, OFF].min(1) > 0.0) & (quality >= GOOD)
+        return done, np.where(done, 1.0, 0.99 * quality)
+
+    def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
+        """Blade, force, place and turn of the vegetable, all notes and the goal."""
+        veg = np.column_stack([state.mocap_pos[:, 0], yaw_of(state.mocap_quat[:, 0])])
+        blade = state.sensordata[:, self._sensors[0]]
+        parts = [blade, self._force(state)[:, None], veg, state.userdata, goal]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def goal_scene(self, start: Start) -> Start:
+        """All strips are off."""
+        mocap_pos = start.mocap_pos.copy()
+        mocap_pos[1:, 2] -= HIDDEN
+        return replace(start, mocap_pos=mocap_pos)
+
+    @cached_property
+    def _kind(self) -> Vegetable:
+        return VEGETABLES.get(self.split, VEGETABLES[""])
+
+    @cached_property
+    def _strips(self) -> np.ndarray:
+        return self._kind.strips
+
+    @cached_property
+    def _sensors(self) -> tuple[slice, int]:
+        """Where the blade's position and its normal force are in the sensor data."""
+        return sensor(self.model, "blade position"), sensor(self.model, "pressure").start + 1
+
+    def _force(self, state: State) -> np.ndarray:
+        """Normal force between blade and vegetable, N (N,)."""
+        return state.sensordata[:, self._sensors[1]]
+
+    def _where(self, state: State) -> np.ndarray:
+        """Where the blade is along the vegetable and beside its axis, m (N, 2)."""
+        offset = (state.sensordata[:, self._sensors[0]] - state.mocap_pos[:, 0])[:, :2]
+        yaw = yaw_of(state.mocap_quat[:, 0])
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        x, y = offset.T
+        return np.column_stack([x * cos + y * sin, y * cos - x * sin])
+
+    def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Strokes along the strips that are left, until none is."""
+        style = Style.draw(rng, self.demonstrator)
+        hand = Hand(self, style)
+        way = style.side or int(rng.choice([-1, 1]))  # 1: from the left end to the right one
+        for _ in range(ATTEMPTS):
+            left = self._strips[self.state.userdata[0, OFF] == 0.0]
+            if not left.size:
+                break
+            half = self._strips[1] - self._strips[0]
+            begin, end = np.array([left.max() + half, left.min() - half])[::way]
+            yield from self._stroke(hand, style, begin, end, rng)
+        yield from hand.rest()
+
+    def _stroke(
+        self, hand: Hand, style: Style, begin: float, end: float, rng: np.random.Generator
+    ) -> Iterator[np.ndarray]:
+        """Touches down, draws the blade along with the wanted force, and lifts it."""
+        opening = 0.05
+        first = begin + rng.normal(0.0, 0.004)
+        yield from hand.move(self._over(first, 0.03 + style.lift), self._heading, opening)
+        yield from hand.move(self._over(begin, 0.012), self._heading, opening, speed=0.7)
+        wanted, press = float(self.goal[0]), -0.011
+        shaky = rng.normal(0.0, 1.0 - style.quality, 200) * BAND
+        step = TOUCH_SPEED / self.arm.control_hz
+        while self._force(self.state)[0] < 0.6 * wanted and press < 0.02:
+            press += step
+            yield from self._press(hand, begin, press, opening)
+        steps = max(8, round(abs(end - begin) / (0.35 * style.speed) * self.arm.control_hz))
+        for k in range(steps):
+            press += GAIN * (wanted + 0.7 * shaky[k % 200] - self._force(self.state)[0])
+            at = begin + (end - begin) * (k + 1) / steps
+            yield from self._press(hand, at, press, opening)
+        yield from hand.move(self._over(end, 0.04), self._heading, opening, speed=0.8)
+
+    def _press(self, hand: Hand, at: float, press: float, opening: float) -> Iterator[np.ndarray]:
+        """One control step, or more of a poor demonstrator, with the blade so deep in."""
+        hz = self.arm.control_hz
+        goal = self._over(at, -press)
+        yield from hand.move(goal, self._heading, opening, seconds=1 / hz, straight=True)
+
+    @property
+    def _heading(self) -> float:
+        """The vegetable's turn: the blade lies across it."""
+        return float(yaw_of(self.data.mocap_quat[0])) - np.pi
+
+    def _over(self, s: float, above: float) -> np.ndarray:
+        """Where the finger tips are when the blade is so far over a place of the path, m (3,)."""
+        yaw = float(yaw_of(self.data.mocap_quat[0]))
+        up = float(self._kind.height(s)) + EDGE_RADIUS + BLADE_REACH + above
+        return self.data.mocap_pos[0] + [s * np.cos(yaw), s * np.sin(yaw), up]
+
+
+def force_error(force: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """How far a force is outside the band, 0 inside, 1 from the band's half width on, (N,)."""
+    return np.clip((np.abs(force - wanted) - BAND) / BAND, 0.0, 1.0)
+
+
+def _tilted(yaw: float, slope: float) -> np.ndarray:
+    """The quaternion (4,) of a thing along `yaw` that rises by `slope`, rad."""
+    quat = np.empty(4)
+    tilt = np.array([np.cos(slope / 2), 0.0, -np.sin(slope / 2), 0.0])
+    mujoco.mju_mulQuat(quat, scene.about_z(yaw), tilt)
+    return quat
+
+
+def _darker(colour: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    red, green, blue, alpha = colour
+    return (0.6 * red, 0.6 * green, 0.6 * blue, alpha)
+
+
+def _add_vegetable(spec: mujoco.MjSpec, kind: Vegetable) -> None:
+    """The ellipsoid, its flesh that shows below the strips, and the stand."""
+    body = spec.worldbody.add_body(name="vegetable", mocap=True)
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_ELLIPSOID,
+        size=[kind.length, kind.radius, kind.radius],
+        rgba=kind.skin,
+        contype=1,
+        conaffinity=3,
+    )
+    for s in kind.strips:
+        where = [s, 0.0, float(kind.height(s)) - 0.0005]
+        _add_patch(body, where, _tilted(0.0, float(kind.slope(s))), kind, kind.flesh)
+    for side in (-1, 1):
+        body.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=[side * 0.6 * kind.length, 0.0, -AXIS_HEIGHT / 2 - 0.006],
+            size=[0.006, 0.02, AXIS_HEIGHT / 2 - 0.006],
+            rgba=[0.45, 0.35, 0.28, 1.0],
+            contype=1,
+            conaffinity=3,
+        )
+
+
+def _add_patch(
+    body: mujoco.MjsBody,
+    pos: list[float],
+    quat: np.ndarray | list[float],
+    kind: Vegetable,
+    colour: tuple[float, float, float, float],
+) -> None:
+    """A thin box that is only seen."""
+    body.add_geom(
+        type=mujoco.mjtGeom.mjGEOM_BOX,
+        pos=pos,
+        quat=quat,
+        size=[1.15 * REACH * kind.length / STRIPS, STRIP_WIDTH, 0.001],
+        rgba=colour,
+        contype=0,
+        conaffinity=0,
+    )
+
+
+def _add_blade(spec: mujoco.MjSpec) -> None:
+    """A rod along the fixed jaw with the blade across its end; it weighs nothing."""
+    tool = spec.site("tool")
+    body = tool.parent.add_body(name="blade", pos=tool.pos, quat=tool.quat)
+    capsule, steel = mujoco.mjtGeom.mjGEOM_CAPSULE, [0.75, 0.77, 0.80, 1.0]
+    body.add_geom(
+        type=capsule,
+        fromto=[-0.02, 0.0, 0.0, BLADE_REACH, 0.0, 0.0],
+        size=[0.0025, 0, 0],
+        rgba=steel,
+        mass=0.0,
+        contype=0,
+        conaffinity=0,
+    )
+    body.add_geom(
+        name="blade",
+        type=capsule,
+        fromto=[BLADE_REACH, -EDGE, 0.0, BLADE_REACH, EDGE, 0.0],
+        size=[EDGE_RADIUS, 0, 0],
+        rgba=steel,
+        mass=0.0,
+        priority=2,
+        friction=[0.15, 0.005, 0.0001],
+        solref=SOFT_REF,
+        solimp=SOFT_IMP,
+        contype=2,
+        conaffinity=1,
+    )
+    body.add_site(name="blade", pos=[BLADE_REACH, 0.0, 0.0])

@@ -1,0 +1,104 @@
+"""`Variation`: what all wrappers share that make a simulated task harder, and their levels.
+
+See `robolearn.envs.randomize` for worlds that differ, `robolearn.envs.disturb` for what happens in
+the middle of an episode, and `robolearn.envs.variations` for all of them by name.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, Final, cast
+
+import gymnasium
+import numpy as np
+from gymnasium.utils import RecordConstructorArgs
+
+from robolearn.contract import Info, check_action, limit_action
+from robolearn.envs.task import Task
+from robolearn.seeding import stream
+
+MAX_LEVEL: Final = 4  # full strength; level 0 leaves everything as it is
+
+
+def variation_stream(seed: int, name: str) -> np.random.Generator:
+    """The random generator of one variation in the episode of `seed`."""
+    return stream(seed, f"variation/{name}")
+
+
+def check_level(name: str, level: int) -> int:
+    """The level.
+
+    Raises:
+        ValueError: there is no such level.
+    """
+    if isinstance(level, bool) or level not in range(MAX_LEVEL + 1):
+        raise ValueError(f"{name} has no level {level!r}; choose one from 0 to {MAX_LEVEL}")
+    return int(level)
+
+
+class Variation(gymnasium.Wrapper, RecordConstructorArgs):
+    """What all variations share: a name and a level; at level 0 they do nothing.
+
+    Args:
+        env: a simulated task, perhaps wrapped.
+        name: what it is called, and its random stream.
+        level: from 0, nothing, to `MAX_LEVEL`.
+
+    Raises:
+        ValueError: no such level, or the environment is no simulated task.
+    """
+
+    def __init__(self, env: gymnasium.Env, name: str, level: int) -> None:
+        RecordConstructorArgs.__init__(self, **self._constructed_with(name, level))
+        super().__init__(env)
+        self.name, self.level = name, check_level(name, level)
+        if not isinstance(env.unwrapped, Task):
+            raise ValueError(f"{name} varies simulated tasks, and {env} is none")
+
+    def _constructed_with(self, name: str, level: int) -> dict[str, Any]:
+        """The constructor's arguments, so that `gymnasium.make(env.spec)` makes another one."""
+        del name
+        return {"level": level}
+
+    @property
+    def task(self) -> Any:  # noqa: ANN401 (a ManipulationEnv, whose type would be a circle)
+        """The simulated task."""
+        return self.env.unwrapped
+
+    @property
+    def strength(self) -> float:
+        """The level as a share of the highest."""
+        return self.level / MAX_LEVEL
+
+
+def step_late(
+    env: gymnasium.Env, action: np.ndarray, late: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+    """A step with another action than was asked for; `info` tells what was asked.
+
+    As on an arm, where the sender of an action does not see what becomes of it on its way.
+
+    Args:
+        env: steps.
+        action: what is asked for.
+        late: gives the action (J,) that arrives instead; never called with a bad action.
+
+    Raises:
+        ActionError: wrong shape, NaN or infinity; nothing has moved.
+    """
+    arm = cast(Any, env.unwrapped).arm
+    asked = check_action(arm, action)
+    sent = limit_action(arm, asked)
+    observation, reward, terminated, truncated, info = env.step(late(sent))
+    info |= {
+        Info.ACTION_REQUESTED: asked,
+        Info.ACTION_SENT: sent,
+        Info.LIMITED: np.count_nonzero(asked != sent) > 0,
+        Info.TELEOP_ACTION: sent,
+    }
+    return observation, float(reward), terminated, truncated, info
+
+
+def next_seed(task: gymnasium.Env, seed: int | None) -> int:
+    """The seed that the next `reset(seed=seed)` of a task will take; it does not change that."""
+    # A look ahead at what `ManipulationEnv.reset` draws.
+    return int(deepcopy(task.np_random).integers(2**31)) if seed is None else int(seed)

@@ -1,0 +1,44 @@
+"""`robolearn bench --parts experts`: how often every task's scripted expert succeeds."""
+
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from robolearn.agent import ExpertAgent
+from robolearn.bench import BenchConfig, chosen_tasks, name_of
+from robolearn.episodes import Episode
+from robolearn.stats import wilson
+from robolearn.workers import Job, run_seeds
+
+
+def measure(config: BenchConfig) -> dict[str, Any]:
+    """Success with its interval over seeds from 0, and the mean length in control steps."""
+    return {
+        "tasks": {name_of(env_id): _expert(env_id, config) for env_id in chosen_tasks(config)},
+        "seeds": [0, config.expert_episodes - 1],
+    }
+
+
+def _expert(env_id: str, config: BenchConfig) -> dict[str, float]:
+    job = Job(env_id, ExpertAgent, {"obs_type": "state"}, reduce=_outcome)
+    seeds = range(config.expert_episodes)
+    outcomes = run_seeds(job, seeds, config.workers)
+    label = name_of(env_id)
+    rows = np.array(list(track(outcomes, label, len(seeds), console=Console(stderr=True))))
+    successes = int(rows[:, 0].sum())
+    low, high = wilson(successes, len(rows))
+    return {
+        "success": successes / len(rows),
+        "success_low": low,
+        "success_high": high,
+        "n": len(rows),
+        "mean_length": float(rows[:, 1].mean()),
+        "mean_progress": float(rows[:, 2].mean()),
+    }
+
+
+def _outcome(episode: Episode) -> tuple[bool, int, float]:
+    """Success, length in control steps, best progress."""
+    return bool(episode.success.any()), len(episode), float(episode.progress.max())

@@ -1,0 +1,165 @@
+"""envs/transfer.py: which bowl gets how many beads. What it shares with Pour: test_pour.py."""
+
+import mujoco
+import numpy as np
+import pytest
+
+from robolearn.contract import Info
+from robolearn.envs.beads import AT_REST, COUNT, RADIUS
+from robolearn.envs.task import State
+from robolearn.envs.transfer import BOWLS, PHRASES, Transfer
+from robolearn.registry import make_env
+from robolearn.seeding import stream
+
+ENV_ID = "robolearn/Transfer-v0"
+GREEN, RED = range(len(BOWLS))
+HALF_INTO_GREEN = "pour 50 percent of the cup into the green bowl"
+
+
+@pytest.fixture(scope="module")
+def env():
+    return Transfer(obs_type="state")
+
+
+@pytest.fixture(scope="module")
+def demonstrations():
+    """The infos of each step of six episodes of the expert."""
+    env = make_env(ENV_ID, obs_type="state")
+    return [demonstrate(env, seed) for seed in range(6)]
+
+
+def demonstrate(env, seed):
+    env.reset(seed=seed)
+    infos = []
+    for action in env.unwrapped.expert(stream(seed, "expert")):
+        *_, terminated, truncated, info = env.step(action)
+        infos.append(info)
+        if terminated or truncated:
+            return infos
+    raise AssertionError("an expert acts for ever")
+
+
+def solve(env, green, red=0, spilt=0, seed=0):
+    """Puts so many beads into each bowl and onto the table; the others stay in the cup."""
+    start = env.draw(seed, HALF_INTO_GREEN)
+    env.reset(seed=seed, options={"instruction": HALF_INTO_GREEN})
+    env.data.qpos[:] = env.poured(start, (green + red + spilt) / COUNT, target=GREEN).qpos
+    places = env.beads.places(env.data.qpos)
+    moved = np.flatnonzero(env.vessels.hold(env.state, places[None])[0, 1 + GREEN])[green:]
+    places[moved] += start.mocap_pos[RED] - start.mocap_pos[GREEN]
+    for k, bead in enumerate(moved[:spilt]):
+        places[bead] = [0.15 + 0.015 * k, 0.0, RADIUS]
+    mujoco.mj_forward(env.model, env.data)
+
+
+def still(env, steps):
+    """Whether each step of an arm that keeps still ended in success, and the last progress."""
+    action = env.joints.position(env.data.qpos)
+    results = [env.step(action) for _ in range(steps)]
+    return [terminated for _, _, terminated, _, _ in results], results[-1][4][Info.PROGRESS]
+
+
+def test_the_expert_solves_it(demonstrations):
+    assert sum(infos[-1][Info.IS_SUCCESS] for infos in demonstrations) >= 5
+
+
+def test_progress_grows_along_the_experts_way(demonstrations):
+    progress = [[info[Info.PROGRESS] for info in infos] for infos in demonstrations]
+    first, second, third = np.mean(
+        [[part.mean() for part in np.array_split(p, 3)] for p in progress], axis=0
+    )
+    assert first < second < third - 0.05
+    assert all(0.0 <= value <= 1.0 for episode in progress for value in episode)
+
+
+@pytest.mark.parametrize(
+    ("green", "red", "spilt", "right"),
+    [
+        (12, 0, 0, True),
+        (10, 0, 0, True),  # half of 25 beads, give or take 2.5
+        (9, 0, 0, False),
+        (15, 0, 0, True),
+        (16, 0, 0, False),
+        (12, 2, 0, True),  # the other bowl counts as spilt: less than a tenth
+        (12, 1, 1, True),
+        (12, 3, 0, False),
+        (12, 0, 3, False),
+        (0, 12, 0, False),
+    ],
+)
+def test_what_counts(env, green, red, spilt, right):
+    solve(env, green, red, spilt)
+    shares = env.shares(env.state)[0]
+    inside = [COUNT - green - red - spilt, green, red]
+    np.testing.assert_allclose(shares, np.array(inside) / COUNT)
+    ended, progress = still(env, steps=20)
+    assert ended[-1] == right
+    assert (progress == 1.0) == right
+
+
+def test_it_counts_only_after_the_hold_time(env):
+    solve(env, green=12)
+    ended, _ = still(env, steps=20)
+    assert ended.index(True) >= env.hold_steps - 1
+
+
+def test_each_condition_of_success_counts(env):
+    """From a state that succeeds, each row but the first spoils one condition."""
+    solve(env, green=12)
+    still(env, steps=20)
+    state = State(*(np.repeat(part, 6, axis=0) for part in env.state))
+    goal = np.repeat(env.goal[None], 6, axis=0)
+    axis = env.model.sensor("cup axis").adr[0]
+    state.sensordata[1, axis : axis + 3] = [np.sin(0.6), 0.0, np.cos(0.6)]  # tilted by 34 degrees
+    state.qvel[2, env.model.joint("cup").dofadr[0]] = 2 * AT_REST  # the cup moves
+    state.qvel[3, env.beads.qvel.start + 5] = -2 * AT_REST  # a bead moves
+    goal[4, 0] = 0.75  # another share was asked for
+    goal[5, 1:] = [0.0, 1.0]  # the other bowl was asked for
+    success, progress = env.evaluate(state, goal)
+    assert success.tolist() == [True, *[False] * 5]
+    assert (progress[1:] < 1.0).all()
+    rows = [State(*(part[i : i + 1] for part in state)) for i in range(6)]
+    alone = [env.evaluate(row, goal[i : i + 1]) for i, row in enumerate(rows)]
+    assert [bool(one[0][0]) for one in alone] == success.tolist()
+    assert [one[1][0] for one in alone] == progress.tolist()
+
+
+def test_a_cup_put_into_the_bowl_has_transferred_nothing(env):
+    env.reset(seed=0, options={"instruction": HALF_INTO_GREEN})
+    way = env.data.mocap_pos[GREEN] - env.data.joint("cup").qpos[:3] + [0.0, 0.0, 0.004]
+    env.data.joint("cup").qpos[:3] += way
+    env.beads.places(env.data.qpos)[:] += way
+    mujoco.mj_forward(env.model, env.data)
+    assert env.shares(env.state)[0].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_nothing_moves_at_the_start_and_nothing_is_in_a_bowl(env):
+    for seed in range(5):
+        env.reset(seed=seed)
+        before = env.beads.places(env.data.qpos).copy()
+        assert env.shares(env.state)[0].tolist() == [1.0, 0.0, 0.0]
+        still(env, steps=10)
+        assert np.abs(env.beads.places(env.data.qpos) - before).max() < 0.0015
+
+
+def test_the_goal_picture_shows_success(env):
+    for seed in range(6):
+        start = env.draw(seed, None)
+        env.reset(seed=seed)
+        env.data.qpos[:] = env.goal_scene(start).qpos
+        mujoco.mj_forward(env.model, env.data)
+        assert still(env, steps=20)[0][-1]
+
+
+def test_every_bowl_and_share_is_asked_for_on_either_side(env):
+    drawn = [env.draw(seed, None) for seed in range(200)]
+    asked = {(*start.goal, np.sign(start.mocap_pos[GREEN, 1])) for start in drawn}
+    assert len(asked) == 4 * 2 * 2
+    for start in drawn:
+        share, bowl = PHRASES.parse(start.instruction)
+        assert start.goal.tolist() == [share, *np.eye(2)[bowl]]
+
+
+def test_a_share_out_of_range_is_refused(env):
+    with pytest.raises(ValueError, match="the share to transfer, in percent, is 5; give 20 to 100"):
+        env.reset(options={"instruction": HALF_INTO_GREEN.replace("50", "5")})
