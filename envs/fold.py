@@ -159,7 +159,7 @@ class Fold(ManipulationEnv):
         corners = self._corners(state)
         off = length(corners[..., :2] - goal[:, None, PLACE])
         progress = WORTH * np.clip(1.0 - off.sum(1) / goal[:, BEGIN], 0.0, 0.99)
-        near: np.ndarray = (off < TOLERANCE).all(1)
+        near = np.less(off, TOLERANCE).all(1)
         if not np.count_nonzero(near):  # as nearly always; the rest would take longer
             return near, progress
         covered = self._covered(state, goal)
