@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -225,7 +226,7 @@ class Driver:
         return snapshot
 
     def _go(self, goal: np.ndarray) -> Snapshot:
-        """Takes the straight way to a pose (J,), as far as that goes."""
+        """Takes the straight way to a pose (J,), as far as that goes, and settles there."""
         snapshot, still = self.read(), 0
         for goal_now in self._path(snapshot.goal, goal):
             before = snapshot
@@ -239,7 +240,9 @@ class Driver:
         return snapshot
 
     def _path(self, start: np.ndarray, goal: np.ndarray) -> Iterator[np.ndarray]:
-        """Minimum-jerk goals for every cycle, slow enough not to be limited; then some to settle.
+        """Minimum-jerk goals for every cycle, slow enough not to be limited; then the pose itself.
+
+        For as long as it takes: a program that is too busy to send in time falls behind.
 
         Reference: Flash and Hogan 1985, "The coordination of arm movements", equation 3.
         """
@@ -248,7 +251,7 @@ class Driver:
         steps = max(1, round(seconds * self.config.hz))
         for share in np.arange(1, steps + 1) / steps:
             yield start + (goal - start) * share**3 * (10 - 15 * share + 6 * share**2)
-        yield from [goal] * round(SETTLE * self.config.hz)
+        yield from repeat(goal)
 
     def close(self) -> None:
         """Ends the driver; what the arm does is `SafetyConfig.on_exit`. Twice is no error."""
