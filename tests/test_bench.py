@@ -217,7 +217,7 @@ def test_physics_that_differs_is_refused(monkeypatch):
     with pytest.raises(RuntimeError, match="different states"):
         bench_env.single_figures(env, [block], 1)
     with pytest.raises(RuntimeError, match="different states"):
-        bench_env.batched_figures([block], 2, 1)
+        bench_env.batched_figures(bench.ENV, [block], 2, 1)
 
 
 def test_the_slow_side_draws_with_mujocos_own_settings():

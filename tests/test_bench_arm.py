@@ -12,6 +12,7 @@ from robolearn.hardware import fault_trial
 from robolearn.hardware.channel import LATENESS_EDGES
 from robolearn.hardware.safety_types import Fault
 
+pytestmark = pytest.mark.realtime
 SUMMARY = {
     *("faults_tried", "faults_safe", "worst_seconds_to_safe"),
     *("deadline_misses_share", "lateness_p99_ms"),

@@ -13,6 +13,8 @@ from robolearn.hardware.teleop import Teleop, TeleopSample
 from robolearn.options import DeployConfig, RecordConfig, RobotOptions
 from robolearn.record import record
 
+pytestmark = pytest.mark.realtime
+
 
 class Script(Teleop):
     """Does one thing per step; `None` leaves the arm alone, a number moves the pan joint."""

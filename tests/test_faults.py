@@ -26,7 +26,11 @@ def rigs(tmp_path_factory):
         each.close()
 
 
-@pytest.mark.parametrize("row", MATRIX, ids=lambda row: f"{row.group}: {row.name}")
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, marks=[pytest.mark.realtime] * row.realtime) for row in MATRIX],
+    ids=lambda row: f"{row.group}: {row.name}",
+)
 def test_the_arm_ends_safe_and_works_again(rigs, row):
     outcome = trial(row, rigs(realtime=row.realtime))
     assert outcome.problems == ()
