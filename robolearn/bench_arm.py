@@ -13,12 +13,13 @@ are those of the clock on the wall. A part's figures are kept in `out` as soon a
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import gymnasium
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -196,15 +197,23 @@ def quantile(counts: np.ndarray, share: float) -> float | None:
 
 
 class _Busy:
-    """A thread that holds Python's lock as much as it can, as a learner does; a context manager."""
+    """A thread that holds Python's lock as much as it can, as a learner does; a context manager.
+
+    Attributes:
+        resting: it lets the others work.
+    """
 
     def __init__(self) -> None:
         self._over = False
+        self.resting = True
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
         while not self._over:
-            sum(range(10_000))
+            if self.resting:
+                time.sleep(0.01)
+            else:
+                sum(range(10_000))
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -212,6 +221,26 @@ class _Busy:
     def __exit__(self, *exception: object) -> None:
         self._over = True
         self._thread.join()
+
+
+class _Beside(gymnasium.Wrapper):
+    """Lets the thread be busy while steps are taken, and rest while the arm goes to its start.
+
+    A program that has no time to send cannot lead the arm anywhere: it holds, as it should.
+    """
+
+    def __init__(self, env: gymnasium.Env, busy: _Busy) -> None:
+        super().__init__(env)
+        self.busy = busy
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        self.busy.resting = True
+        try:
+            return self.env.reset(seed=seed, options=options)
+        finally:
+            self.busy.resting = False
 
 
 # worlds
@@ -258,7 +287,7 @@ def twin_episodes(
     config: BenchArmConfig,
     seeds: Iterable[int],
     punctuality: dict[str, Any],
-    beside: AbstractContextManager | None = None,
+    beside: _Busy | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Runs the policy on the twin in real time; yields what a result keeps of each episode.
 
@@ -268,10 +297,8 @@ def twin_episodes(
         config: the policy.
         seeds: of the episodes.
         punctuality: is filled with that of the driver at the end.
-        beside: what runs at the same time, if anything.
+        beside: a thread that is busy while steps are taken, if any.
     """
-    import gymnasium
-
     from robolearn import checkpoint
     from robolearn.evaluate import open_agent, picture_options, row_of
     from robolearn.hardware.client import DriverError
@@ -285,6 +312,8 @@ def twin_episodes(
     options = RobotOptions(seconds=steps / rate, blackbox=config.out / "blackbox")
     env = open_robot(options, autonomous=True, paraphrases=PARAPHRASES, **picture_options(folder))
     arm: Any = env.unwrapped
+    if beside is not None:
+        env = _Beside(env, beside)
     with closing(as_vector(env)) as vector:
         actor = open_agent(folder, config.replan_every, config.device, vector)
         first = arm.driver.read()
