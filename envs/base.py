@@ -170,15 +170,16 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
         self.data.ctrl[self.joints.ctrl] = self.joints.to_ctrl(sent)
         mujoco.mj_step(self.model, self.data, nstep=self.substeps)
         unstable = np.count_nonzero(self._diverged) > 0
-        self.remember(self.state, self.goal[None])
-        (holds,), (progress,) = self.evaluate(self.state, self.goal[None])
-        self._held = self._held + 1 if holds and not unstable else 0
+        goal = self.goal[None]
+        self.remember(self.state, goal)
+        holds, progress = self.evaluate(self.state, goal)
+        self._held = self._held + 1 if holds[0] and not unstable else 0
         success = self._held >= self.hold_steps
         info = self._info(
             requested,
             sent,
             success=success,
-            progress=0.0 if unstable else float(progress),
+            progress=0.0 if unstable else float(progress[0]),
             fault=UNSTABLE if unstable else "",
         )
         return self._observe(), float(success), success, unstable, info
@@ -238,7 +239,7 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
             Info.PROGRESS: progress,
             Info.ACTION_REQUESTED: requested,
             Info.ACTION_SENT: sent,
-            Info.LIMITED: np.count_nonzero(requested != sent) > 0,
+            Info.LIMITED: requested.tolist() != sent.tolist(),  # sooner than arrays, for one arm
             Info.IS_INTERVENTION: False,
             Info.TELEOP_ACTION: sent,
             Info.FAULT: fault,

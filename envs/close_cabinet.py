@@ -13,6 +13,7 @@ import mujoco
 
 from robolearn.envs import furniture
 from robolearn.envs.language import Phrases
+from robolearn.envs.opening import OpeningTask, slots
 
 PHRASES: Final = Phrases(
     "CloseCabinet",
@@ -31,11 +32,11 @@ PHRASES: Final = Phrases(
             "shut the cabinet's {part}, but leave it {goal} percent open",
         ),
     },
-    furniture.slots("door", low=0, high=50, train=(0, 25, 50), novel=(10, 40)),
+    slots("door", low=0, high=50, train=(0, 25, 50), novel=(10, 40)),
 )
 
 
-class CloseCabinet(furniture.FurnitureTask):
+class CloseCabinet(OpeningTask):
     """See the module's docstring."""
 
     phrases: ClassVar[Phrases] = PHRASES

@@ -13,6 +13,7 @@ import mujoco
 
 from robolearn.envs import furniture
 from robolearn.envs.language import Phrases
+from robolearn.envs.opening import OpeningTask, slots
 
 PHRASES: Final = Phrases(
     "CloseDrawer",
@@ -31,11 +32,11 @@ PHRASES: Final = Phrases(
             "shut the {part}, but leave {goal} percent of it open",
         ),
     },
-    furniture.slots("drawer", low=0, high=50, train=(0, 25, 50), novel=(10, 40)),
+    slots("drawer", low=0, high=50, train=(0, 25, 50), novel=(10, 40)),
 )
 
 
-class CloseDrawer(furniture.FurnitureTask):
+class CloseDrawer(OpeningTask):
     """See the module's docstring."""
 
     phrases: ClassVar[Phrases] = PHRASES

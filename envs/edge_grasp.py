@@ -19,7 +19,7 @@ from robolearn.envs import scene
 from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.expert import Hand, Script, Style, watched
 from robolearn.envs.language import Phrases, Words
-from robolearn.envs.lookup import free, length, sensor, yaw_of
+from robolearn.envs.lookup import chosen, free, length, sensor, yaw_of
 from robolearn.envs.task import Start, State
 
 CARDS: Final = ("red", "blue")
@@ -58,7 +58,7 @@ LYING: Final = float(BOARD[2] + CARD[2] / 2)  # m: height of the middle of a car
 RAISED: Final = 0.05  # m: how far a card's middle must have come up
 SLOW: Final = 0.1  # m/s
 OTHER_MAY_MOVE: Final = 0.03  # m
-NEARNESS, SLID, LIFTED, WORTH = 0.15, 0.35, 0.35, 0.9  # what each stage adds to progress; at most
+NEARNESS, SLID, LIFTED = 0.15, 0.35, 0.35  # what each stage adds to progress
 
 # The goal vector: which card; where its middle is when its end is at the front edge (x, y); the
 # direction in from there (x, y); where the cards lay; then what is shown of it: which card, as
@@ -138,19 +138,19 @@ class EdgeGrasp(ManipulationEnv):
         """Lifted between both jaws, slow, the other card left alone; see the base class."""
         card = goal[:, NAMED].astype(int)
         poses = state.qpos[:, self._cards[0]].reshape(len(goal), -1, 7)
-        place = poses[np.arange(len(goal)), card, :3]
+        place = chosen(poses, card)[:, :3]
         risen = place[:, 2] - LYING
         high = np.minimum(np.maximum(risen / RAISED, 0.0), 1.0)
         slid = np.vecdot(goal[:, MIDDLE] - place[:, :2], goal[:, INWARD]) / OVERHANG
         slid = np.minimum(np.maximum(slid, 4.0 * high), 1.0)
         far = length(state.sensordata[:, self._tool] - place)
         near = np.maximum(0.0, 1.0 - 4.0 * far)
-        progress = np.maximum(NEARNESS * near + SLID * slid + LIFTED * high, 0.0)
+        progress = NEARNESS * near + SLID * slid + LIFTED * high
         up = risen > RAISED
         if not np.count_nonzero(up):
-            return up, np.minimum(progress, WORTH)
+            return up, progress
         done = up & self._between_jaws(state, card) & self._calm(state, goal, card)
-        return done, np.where(done, 1.0, np.minimum(progress, WORTH))
+        return done, np.where(done, 1.0, progress)
 
     def _between_jaws(self, state: State, card: np.ndarray) -> np.ndarray:
         """Whether each of both jaws touches the card (N,)."""

@@ -118,7 +118,7 @@ class Hand:
     ) -> None:
         prefix = f"{side}_" if side else ""
         own = replace(SO101, joints=tuple(f"{prefix}{joint}" for joint in SO101.joints))
-        self._style, self._hz = style, task.arm.control_hz
+        self.side, self.style, self._hz = side, style, task.arm.control_hz
         self._joints = JointMap(task.model, own)
         self.base = task.model.body(f"{prefix}base").pos.copy()  # m; arms look along x
         self._model = _arm_model()
@@ -135,6 +135,11 @@ class Hand:
         self._twist = 0.0  # heading of the jaws relative to the arm's own plane, rad
         self._pitch = 0.0  # of the fingers, rad
         self._opening = float(joints[-1])
+
+    @property
+    def pose(self) -> np.ndarray:
+        """This arm's part of `qpos` (J,) by the kinematics; its servos are told a little more."""
+        return self._configuration.q.copy()
 
     def facing(self, position: Sequence[float] | np.ndarray) -> float:
         """The direction in which this arm reaches a point of the table, rad."""
@@ -168,9 +173,9 @@ class Hand:
         twist = 0.0 if heading is None else heading - self.facing(goal)
         begin = (self.position, self._twist, self._pitch, self._opening)
         distance = float(np.linalg.norm(goal - self.position))
-        seconds = seconds or max(MIN_SECONDS, distance / (self._style.speed * speed))
-        off = self._style.crookedness(goal - self.position) * (not straight)
-        for phase in self._style.phases(seconds, self._hz):
+        seconds = seconds or max(MIN_SECONDS, distance / (self.style.speed * speed))
+        off = self.style.crookedness(goal - self.position) * (not straight)
+        for phase in self.style.phases(seconds, self._hz):
             s = minimum_jerk(phase)
             bow = np.sin(np.pi * phase) * off
             self.position = begin[0] + s * (goal - begin[0]) + bow

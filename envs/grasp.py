@@ -4,13 +4,15 @@ The fingers point down. The tool frame is the face of the fixed jaw, so a thing 
 tool half its width beside its centre.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import mujoco
 import numpy as np
 
 from robolearn.envs.expert import Demonstrator, Hand, Script, Style, across, watched
-from robolearn.envs.lookup import wrapped
+from robolearn.envs.lookup import wrapped, yaw_of
 
 if TYPE_CHECKING:
     from robolearn.envs.task import Task
@@ -105,7 +107,7 @@ def reaching(
     hand = Hand(task, Style.draw(np.random.default_rng(0), Demonstrator()))
     *_, action = hand.move(position, heading, opening, seconds=1.0)
     # What the servos are told leads by what they sag; the pose itself is that of the kinematics.
-    pose = hand._configuration.q.copy()
+    pose = hand.pose
     pose[-1] = task.joints.to_ctrl(action)[-1]
     return pose
 
@@ -119,15 +121,19 @@ class Grip(NamedTuple):
     closing: np.ndarray  # (3,), the direction in which the jaws then close
 
 
-def grip_across(hand: Hand, place: np.ndarray, axis: np.ndarray, heading: float) -> Grip:
+def grip_across(hand: Hand, bar: np.ndarray, off: float, heading: float) -> Grip:
     """How fingers stand at right angles on a bar, which may slope, as in another hand.
 
     Args:
         hand: of the arm that grips.
-        place: the middle of the grip, m (3,).
-        axis: the bar's direction, unit vector (3,), whose level part points away from the arm.
+        bar: its pose (7,); it is long along its x axis.
+        off: from its middle to the grip, towards the end that is away from the arm, m.
         heading: about where the jaws shall close to, rad: of the two ways the nearer one is taken.
     """
+    axis = np.zeros(3)
+    mujoco.mju_rotVecQuat(axis, np.array([1.0, 0.0, 0.0]), bar[3:])
+    axis *= np.sign(axis[0])
+    place = bar[:3] + off * axis
     ahead = hand.facing(place)
     forwards, sideways = np.zeros((2, 3))
     forwards[:2], sideways[:2] = [np.cos(ahead), np.sin(ahead)], across(ahead)
@@ -138,3 +144,59 @@ def grip_across(hand: Hand, place: np.ndarray, axis: np.ndarray, heading: float)
     twist += np.pi * (np.cos(ahead + twist - heading) < 0.0)
     closing = np.cos(twist) * ready + np.sin(twist) * sideways
     return Grip(place, ahead + float(wrapped(twist)), pitch, closing)
+
+
+def grip_aloft(
+    hand: Hand, rng: np.random.Generator, grip: Grip, width: float, opening: float, over: float
+) -> Iterator[np.ndarray]:
+    """Grips something that another hand holds out, from above.
+
+    Args:
+        hand: that grips.
+        rng: of the demonstration.
+        grip: how it shall.
+        width: of the thing along the closing direction, m.
+        opening: of the gripper before, 0..1.
+        over: from where the fingers are opened down to the grip, m.
+    """
+    beside = grip.place - grip.closing * (width / 2 + GAP)
+    above = beside + [*rng.normal(0.0, hand.style.sloppiness / 2, 2), over]
+    # Straight even for a poor demonstrator: the other hand is a few centimetres away.
+    reach = partial(hand.move, heading=grip.heading, pitch=grip.pitch, straight=True)
+    yield from reach(above, opening=opening)
+    yield from reach(beside + [0.0, 0.0, over / 2], opening=opening, speed=0.7)
+    yield from reach(beside, opening=opening, speed=0.6)
+    place = grip.place - grip.closing * width / 2
+    yield from reach(place, opening=hand.style.closed, seconds=CLOSING)
+
+
+def hand_for(hand: Hand, bar: np.ndarray, goal: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Where a hand must be so that the bar it holds gets somewhere, turned along x, m (3,).
+
+    Args:
+        hand: that holds it.
+        bar: its pose (7,) now; it is long along its x axis and has no front.
+        goal: of its middle, m (3,).
+    """
+    yaw = wrapped(yaw_of(bar[3:]), np.pi)
+    x, y, z = bar[:3] - hand.position
+    c, s = np.cos(yaw), np.sin(yaw)
+    return np.array(goal) - [c * x + s * y, c * y - s * x, z]
+
+
+def let_go(
+    hand: Hand, grip: Grip, opening: float, height: float, pitch: float = 0.0
+) -> Iterator[np.ndarray]:
+    """Opens, the fixed jaw too stepping back, and withdraws upwards.
+
+    Args:
+        hand: that holds something.
+        grip: how it does.
+        opening: of the gripper then, 0..1.
+        height: of the finger tips in the end, m.
+        pitch: of the fingers, rad.
+    """
+    leave = partial(hand.move, heading=grip.heading, opening=opening, pitch=pitch, straight=True)
+    away = hand.position - grip.closing * GAP / 2
+    yield from leave(away, seconds=0.4)
+    yield from leave([*away[:2], height])

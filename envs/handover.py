@@ -18,9 +18,17 @@ from robolearn.contract import SIDES, SO101_PAIR, ArmSpec
 from robolearn.envs import scene
 from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.expert import Hand, Script, Style, together, watched
-from robolearn.envs.grasp import CLOSING, GAP, Grip, close_and_lift, come_down, grip_across
+from robolearn.envs.grasp import (
+    Grip,
+    close_and_lift,
+    come_down,
+    grip_across,
+    grip_aloft,
+    hand_for,
+    let_go,
+)
 from robolearn.envs.language import Phrases, Words
-from robolearn.envs.lookup import free, length, wrapped, yaw_of
+from robolearn.envs.lookup import free, length
 from robolearn.envs.task import Start, State
 
 BARS: Final = ("red", "blue")
@@ -116,11 +124,10 @@ class Handover(ManipulationEnv):
         spec = scene.table_scene(WORK_CENTRE, split, pair=True)
         for colour in BARS:
             scene.add_thing(spec, f"{colour} bar", colour, BOX, BAR_SIZE, BAR_MASS)
+        flat = {"size": MAT_SIZE, "contype": 0, "conaffinity": 0}
         for side in SIDES:
             mat = spec.worldbody.add_body(name=f"{side} mat", mocap=True)
-            flat = {"size": MAT_SIZE, "contype": 0, "conaffinity": 0}
             mat.add_geom(type=BOX, rgba=scene.COLOURS["white"], **flat)
-        for side in SIDES:
             scene.add_position(spec, f"{side}_tool", mujoco.mjtObj.mjOBJ_SITE)
         for name in [*(f"{c} bar" for c in BARS), *(f"{side} mat" for side in SIDES)]:
             scene.add_position(spec, name, mujoco.mjtObj.mjOBJ_XBODY)
@@ -134,8 +141,7 @@ class Handover(ManipulationEnv):
         signs = rng.permutation([1.0, -1.0])  # of the bars' sides: left 1
         places = np.column_stack([rng.uniform(*span, len(BARS)) for span in AREA])
         places[:, 1] *= signs
-        qpos = self.home(rng)
-        yaws = rng.uniform(-MAX_YAW, MAX_YAW, len(BARS))
+        qpos, yaws = self.home(rng), rng.uniform(-MAX_YAW, MAX_YAW, len(BARS))
         poses = qpos[self._bars[0]].reshape(-1, 7)
         for pose, place, yaw in zip(poses, places, yaws, strict=True):
             pose[:] = scene.upright(place, yaw, BAR_WIDTH)
@@ -193,9 +199,8 @@ class Handover(ManipulationEnv):
 
     @cached_property
     def _bars(self) -> tuple[slice, slice]:
-        """Where the bars are in qpos and in qvel; they follow each other in both."""
-        q, v = (part.start for part in free(self.model, f"{BARS[0]} bar"))
-        return slice(q, q + 7 * len(BARS)), slice(v, v + 6 * len(BARS))
+        """Where the bars are in qpos and in qvel."""
+        return free(self.model, f"{BARS[0]} bar", len(BARS))
 
     def _poses(self, state: State) -> np.ndarray:
         """Positions and quaternions of the bars (N, bars, 7)."""
@@ -208,155 +213,109 @@ class Handover(ManipulationEnv):
         scripts = []
         for index, (side, own) in enumerate(zip(SIDES, rng.spawn(2), strict=True)):
             role = self._receive if index == receiver else self._give
-            scripts.append(role(Hand(self, style, side), side, style, own, deal))
+            scripts.append(role(Hand(self, style, side), own, deal))
         yield from together(*scripts)
 
-    def _give(
-        self, hand: Hand, side: str, style: Style, rng: np.random.Generator, deal: Deal
-    ) -> Iterator[np.ndarray]:
+    def _give(self, hand: Hand, rng: np.random.Generator, deal: Deal) -> Iterator[np.ndarray]:
         """Offers the bar whenever it lies on this side."""
         rest = hand.rest()
         for _ in range(ATTEMPTS):
             while not self._lies_before(hand):
                 yield next(rest)
-            if not (yield from self._pick(hand, side, style, rng)):
-                continue
-            if not (yield from self._hold_out(hand, side, style)):
+            if not ((yield from self._pick(hand, rng)) and (yield from self._hold_out(hand))):
                 continue
             deal.offered = True
             while not deal.taken and self._is_held():
                 yield next(rest)
             deal.offered = False
             if deal.taken:
-                yield from self._let_go(hand, side, hand.position[2] + OVER, aloft=True)
+                yield from self._let_go_aloft(hand)
             deal.released = deal.taken
-            yield from hand.move(_ready(hand), HEADING[side], OPENING, pitch=WAITING, straight=True)
+            yield from _get_ready(hand, straight=True)
         yield from rest
 
-    def _receive(
-        self, hand: Hand, side: str, style: Style, rng: np.random.Generator, deal: Deal
-    ) -> Iterator[np.ndarray]:
+    def _receive(self, hand: Hand, rng: np.random.Generator, deal: Deal) -> Iterator[np.ndarray]:
         """Takes the bar that is offered, or that fell on this side, to the mat."""
-        yield from hand.move(_ready(hand), HEADING[side], OPENING, pitch=WAITING)
+        yield from _get_ready(hand)
         rest = hand.rest()
         for _ in range(ATTEMPTS):
-            while not deal.offered and (self._is_done() or not self._lies_before(hand)):
+            while not (deal.offered or self._is_left_before(hand)):
                 yield next(rest)
             if deal.offered:
-                held = yield from self._take(hand, side, style, rng, deal)
+                held = yield from self._take(hand, rng, deal)
             else:
-                held = yield from self._pick(hand, side, style, rng)
-            if held and (yield from self._lay(hand, side, style)):
-                yield from hand.move(_ready(hand), None, style.opened)
+                held = yield from self._pick(hand, rng)
+            if held and (yield from self._lay(hand)):
+                yield from hand.move(_ready(hand), None, hand.style.opened)
             deal.taken = deal.released = False
         yield from rest
 
-    def _pick(self, hand: Hand, side: str, style: Style, rng: np.random.Generator) -> Script:
+    def _pick(self, hand: Hand, rng: np.random.Generator) -> Script:
         """Grasps the bar at this hand's end of it, and lifts it."""
-        grip = self._grip(hand, side)
-        grasp, still = [*grip.place[:2], GRASP_HEIGHT], partial(self._is_at, self._bar()[:2])
-        if not (yield from come_down(hand, style, rng, grasp, grip.heading, BAR_WIDTH, still)):
+        (x, y, _), heading, *_ = self._grip(hand)
+        grasp, still = [x, y, GRASP_HEIGHT], partial(self._is_at, self._bar()[:2])
+        if not (yield from come_down(hand, hand.style, rng, grasp, heading, BAR_WIDTH, still)):
             return False
-        yield from close_and_lift(hand, style, grasp, grip.heading, BAR_WIDTH, CARRY_HEIGHT)
+        yield from close_and_lift(hand, hand.style, grasp, heading, BAR_WIDTH, CARRY_HEIGHT)
         return self._is_held()
 
-    def _hold_out(self, hand: Hand, side: str, style: Style) -> Script:
+    def _hold_out(self, hand: Hand) -> Script:
         """Brings the middle of the bar to where the arms meet, the second time by eye."""
-        there = self._hand_for(hand, MEETING[:2], MEETING[2])
-        hold = partial(hand.move, heading=HEADING[side], opening=style.closed)
-        pitch = self._pitch(hand, there)
-        if not (yield from watched(hold(there, pitch=pitch), self._is_held)):
+        there, closed = hand_for(hand, self._bar(), MEETING), hand.style.closed
+        hold = partial(hand.move, heading=HEADING[hand.side], opening=closed)
+        hold = partial(hold, pitch=_pitch(hand, there))
+        if not (yield from watched(hold(there), self._is_held)):
             return False
-        there = hand.position + MEETING - self._bar()[:3]
-        yield from hold(there, pitch=pitch, seconds=0.4)
+        yield from hold(hand.position + MEETING - self._bar()[:3], seconds=0.4)
         return self._is_held()
 
-    def _take(
-        self, hand: Hand, side: str, style: Style, rng: np.random.Generator, deal: Deal
-    ) -> Script:
+    def _take(self, hand: Hand, rng: np.random.Generator, deal: Deal) -> Script:
         """Grasps the free end of the bar in the air, and waits until the giver has let go."""
-        grip = self._grip(hand, side)
-        place = grip.place - [0.0, 0.0, DEEP]
-        beside = place - grip.closing * (BAR_WIDTH / 2 + GAP)
-        above = beside + [*rng.normal(0.0, style.sloppiness / 2, 2), OVER]
-        # Straight even for a poor demonstrator: the other hand is a few centimetres away.
-        reach = partial(hand.move, heading=grip.heading, pitch=grip.pitch, straight=True)
-        yield from reach(above, opening=OPENING)
-        yield from reach(beside + [0, 0, OVER / 2], opening=OPENING, speed=0.7)
-        yield from reach(beside, opening=OPENING, speed=0.6)
-        grasp = place - grip.closing * BAR_WIDTH / 2
-        yield from reach(grasp, opening=style.closed, seconds=CLOSING)
-        if not self._touches(side):
-            yield from self._let_go(hand, side, hand.position[2] + OVER, aloft=True)
+        grip = self._grip(hand)
+        grip = grip._replace(place=grip.place - [0.0, 0.0, DEEP])
+        yield from grip_aloft(hand, rng, grip, BAR_WIDTH, OPENING, OVER)
+        if not self._touches(hand):
+            yield from self._let_go_aloft(hand)
             return False
         deal.taken, rest = True, hand.rest()
         while not deal.released:
             yield next(rest)
         return self._is_held()
 
-    def _lay(self, hand: Hand, side: str, style: Style) -> Script:
+    def _lay(self, hand: Hand) -> Script:
         """Brings the bar over the mat, looks again, lowers it and lets go."""
-        mat = self.data.mocap_pos[SIDES.index(side), :2]
+        mat = self.data.mocap_pos[SIDES.index(hand.side), :2]
+        carry = partial(hand.move, heading=HEADING[hand.side], opening=hand.style.closed)
         for height in (MEETING[2], LOW):
-            over = self._hand_for(hand, mat, height)
-            way = hand.move(over, HEADING[side], style.closed, speed=0.8)
-            if not (yield from watched(way, self._is_held)):
+            over = hand_for(hand, self._bar(), [*mat, height])
+            if not (yield from watched(carry(over, speed=0.8), self._is_held)):
                 return False
-        down = self._hand_for(hand, mat, BAR_WIDTH / 2 + 0.001)
-        yield from hand.move(down, HEADING[side], style.closed, speed=0.5, straight=True)
-        yield from self._let_go(hand, side, CARRY_HEIGHT)
+        down = hand_for(hand, self._bar(), [*mat, BAR_WIDTH / 2 + 0.001])
+        yield from carry(down, speed=0.5, straight=True)
+        yield from let_go(hand, self._grip(hand), OPENING, CARRY_HEIGHT)
         return True
 
-    def _let_go(
-        self, hand: Hand, side: str, height: float, *, aloft: bool = False
-    ) -> Iterator[np.ndarray]:
-        """Opens, the fixed jaw too stepping back, and withdraws upwards.
-
-        Args:
-            hand: that holds the bar.
-            side: its side.
-            height: to withdraw to, m.
-            aloft: where the arms meet, with the pitch that the fingers have there.
-        """
-        grip = self._grip(hand, side)
-        pitch = self._pitch(hand, grip.place) if aloft else 0.0
-        leave = partial(hand.move, heading=grip.heading, opening=OPENING, pitch=pitch)
-        away = hand.position - grip.closing * GAP / 2
-        yield from leave(away, seconds=0.4, straight=True)
-        yield from leave([*away[:2], height], straight=True)
+    def _let_go_aloft(self, hand: Hand) -> Iterator[np.ndarray]:
+        """Opens where the arms meet, and withdraws upwards."""
+        grip = self._grip(hand)
+        return let_go(hand, grip, OPENING, hand.position[2] + OVER, _pitch(hand, grip.place))
 
     def _bar(self) -> np.ndarray:
         """The named bar's position and quaternion (7,), copied."""
         return self._poses(self.state)[0, int(self.goal[NAMED])].copy()
 
-    def _yaw(self) -> float:
-        """The angle between the bar and x, from -pi/2 to pi/2."""
-        return float(wrapped(yaw_of(self._bar()[3:]), np.pi))
-
-    def _grip(self, hand: Hand, side: str) -> Grip:
+    def _grip(self, hand: Hand) -> Grip:
         """How this hand grips its end of the bar, as it lies or is held out now."""
-        bar, axis = self._bar(), np.zeros(3)
-        mujoco.mju_rotVecQuat(axis, np.array([1.0, 0.0, 0.0]), bar[3:])
-        axis *= np.sign(axis[0])
-        return grip_across(hand, bar[:3] + GRIP[side] * axis, axis, HEADING[side])
-
-    def _pitch(self, hand: Hand, place: np.ndarray) -> float:
-        """The pitch of fingers that hold the bar with the slope it has where the arms meet, rad."""
-        return float(np.arctan2(np.tan(SLOPE), np.cos(hand.facing(place))))
-
-    def _hand_for(
-        self, hand: Hand, middle: np.ndarray | tuple[float, ...], height: float
-    ) -> np.ndarray:
-        """Where the hand must be so that the bar it holds gets there, turned along x, m (3,)."""
-        reach = self._bar()[:3] - hand.position
-        c, s = np.cos(self._yaw()), np.sin(self._yaw())
-        turned = np.array([c * reach[0] + s * reach[1], c * reach[1] - s * reach[0], reach[2]])
-        return np.array([*middle, height]) - turned
+        return grip_across(hand, self._bar(), GRIP[hand.side], HEADING[hand.side])
 
     def _lies_before(self, hand: Hand) -> bool:
         """Whether the bar lies on the table on this arm's side."""
         bar = self._bar()
         return bool(bar[1] * hand.base[1] >= 0.0 and bar[2] < LIFTED)
+
+    def _is_left_before(self, hand: Hand) -> bool:
+        """Whether it lies there, but not as it should."""
+        return self._lies_before(hand) and not self.evaluate(self.state, self.goal[None])[0][0]
 
     def _is_at(self, place: np.ndarray) -> bool:
         return bool(length(self._bar()[:2] - place[:2]) < 0.01)
@@ -364,15 +323,22 @@ class Handover(ManipulationEnv):
     def _is_held(self) -> bool:
         return bool(self._bar()[2] > LIFTED)
 
-    def _is_done(self) -> bool:
-        return bool(self.evaluate(self.state, self.goal[None])[0][0])
-
-    def _touches(self, side: str) -> bool:
+    def _touches(self, hand: Hand) -> bool:
         touch = self.data.sensordata[TOUCH].reshape(len(SIDES), len(BARS))
-        return bool(touch[SIDES.index(side), int(self.goal[NAMED])])
+        return bool(touch[SIDES.index(hand.side), int(self.goal[NAMED])])
+
+
+def _pitch(hand: Hand, place: np.ndarray) -> float:
+    """The pitch of fingers that hold the bar with the slope it has where the arms meet, rad."""
+    return float(np.arctan2(np.tan(SLOPE), np.cos(hand.facing(place))))
 
 
 def _ready(hand: Hand) -> list[float]:
     """Where a hand waits, m (3,)."""
-    x, y, z = READY
-    return [x, float(np.copysign(y, hand.base[1])), z]
+    return [READY[0], float(np.copysign(READY[1], hand.base[1])), READY[2]]
+
+
+def _get_ready(hand: Hand, *, straight: bool = False) -> Iterator[np.ndarray]:
+    """Moves the hand to where it waits."""
+    heading = HEADING[hand.side]
+    return hand.move(_ready(hand), heading, OPENING, pitch=WAITING, straight=straight)

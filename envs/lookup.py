@@ -10,17 +10,30 @@ def sensor(model: mujoco.MjModel, name: str) -> slice:
     return slice(int(found.adr[0]), int(found.adr[0] + found.dim[0]))
 
 
-def free(model: mujoco.MjModel, name: str) -> tuple[slice, slice]:
-    """Where a free body's pose (7) and velocity (6) are in `qpos` and `qvel`."""
+def free(model: mujoco.MjModel, name: str, count: int = 1) -> tuple[slice, slice]:
+    """Where the poses (7 each) and velocities (6 each) of free bodies are in `qpos` and `qvel`.
+
+    Args:
+        model: the compiled scene.
+        name: of the first one's joint.
+        count: how many there are, added to the scene one after the other.
+    """
     joint = model.joint(name)
     q, v = int(joint.qposadr[0]), int(joint.dofadr[0])
-    return slice(q, q + 7), slice(v, v + 6)
+    return slice(q, q + 7 * count), slice(v, v + 6 * count)
 
 
 def hinge(model: mujoco.MjModel, name: str) -> tuple[int, int]:
     """Where the value of a hinge or slide is in `qpos`, and its speed in `qvel`."""
     joint = model.joint(name)
     return int(joint.qposadr[0]), int(joint.dofadr[0])
+
+
+def chosen(rows: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Of each simulation's rows (N, K, D) the one with its index (N,); more for (..., N)."""
+    if len(rows) == 1:  # a fourth of the time
+        return rows[0].take(index, axis=0)
+    return rows[np.arange(len(rows)), index]
 
 
 def length(vectors: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ import mujoco
 
 from robolearn.envs import furniture
 from robolearn.envs.language import Phrases
+from robolearn.envs.opening import OpeningTask, slots
 
 PHRASES: Final = Phrases(
     "OpenCabinet",
@@ -31,11 +32,11 @@ PHRASES: Final = Phrases(
             "leave the cabinet's {part} open by {goal} percent",
         ),
     },
-    furniture.slots("door", low=20, high=100, train=(25, 50, 75, 100), novel=(35, 60, 90)),
+    slots("door", low=20, high=100, train=(25, 50, 75, 100), novel=(35, 60, 90)),
 )
 
 
-class OpenCabinet(furniture.FurnitureTask):
+class OpenCabinet(OpeningTask):
     """See the module's docstring."""
 
     phrases: ClassVar[Phrases] = PHRASES

@@ -12,6 +12,7 @@ import mujoco
 
 from robolearn.envs import furniture
 from robolearn.envs.language import Phrases
+from robolearn.envs.opening import OpeningTask, slots
 
 PHRASES: Final = Phrases(
     "OpenDrawer",
@@ -30,11 +31,11 @@ PHRASES: Final = Phrases(
             "leave the {part} open by {goal} percent",
         ),
     },
-    furniture.slots("drawer", low=20, high=100, train=(25, 50, 75, 100), novel=(35, 60, 90)),
+    slots("drawer", low=20, high=100, train=(25, 50, 75, 100), novel=(35, 60, 90)),
 )
 
 
-class OpenDrawer(furniture.FurnitureTask):
+class OpenDrawer(OpeningTask):
     """See the module's docstring."""
 
     phrases: ClassVar[Phrases] = PHRASES

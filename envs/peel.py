@@ -12,10 +12,10 @@ episodes place, turn and wanted force vary; "novel_object" is a thicker and shor
 "novel_state" asks for other forces.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import mujoco
 import numpy as np
@@ -24,7 +24,7 @@ from robolearn.envs import scene
 from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.expert import Hand, Style
 from robolearn.envs.language import ANY_SPLIT, Number, Phrases
-from robolearn.envs.lookup import sensor, yaw_of
+from robolearn.envs.lookup import yaw_of
 from robolearn.envs.task import Start, State
 
 FORCE: Final = Number(
@@ -86,6 +86,9 @@ STRIPS: Final = 16
 REACH: Final = 0.75  # share of the length that the path covers
 STRIP_WIDTH: Final = 0.009  # m, half
 AXIS_HEIGHT: Final = 0.030  # m, of the vegetable's axis over the table
+BOX: Final = mujoco.mjtGeom.mjGEOM_BOX
+SOLID: Final = {"contype": 1, "conaffinity": 3}
+SEEN: Final = {"contype": 0, "conaffinity": 0}
 EDGE: Final = 0.009  # m, half the length of the blade
 EDGE_RADIUS: Final = 0.002  # m
 # The blade sinks a millimetre into the peel, so that the force does not chatter.
@@ -105,8 +108,12 @@ GOOD: Final = 0.8  # quality that counts as success
 HIDDEN: Final = 1.0  # m: a strip that is off disappears so far below the table
 ATTEMPTS: Final = 4  # strokes
 GAIN: Final = 0.0007  # m/N: how much deeper the expert presses after a control step
+OPENING: Final = 0.05  # of the gripper
 TOUCH_SPEED: Final = 0.02  # m/s
 
+# The sensor data: where the blade is, where it is in the vegetable's frame (along its axis, beside
+# it, above), whether they touch, and the contact force, normal force first.
+BLADE, ALONG, ASIDE, PRESSURE = slice(0, 3), 3, 4, 7
 # The user data: which strips are off, the sum of their force errors, the number of gouges; of the
 # last control step: whether the blade cut, where along the axis, whether it gouged.
 OFF: Final = slice(0, STRIPS)
@@ -125,26 +132,11 @@ class Peel(ManipulationEnv):
     def build(cls, split: str) -> mujoco.MjSpec:
         """The vegetable on its stand, its strips of peel, the arm with its blade."""
         spec = scene.table_scene(WORK_CENTRE, split)
-        kind = VEGETABLES.get(split, VEGETABLES[""])
-        _add_vegetable(spec, kind)
-        for k in range(STRIPS):
-            body = spec.worldbody.add_body(name=f"strip {k}", mocap=True)
-            _add_patch(body, [0.0, 0.0, 0.0005], [1.0, 0.0, 0.0, 0.0], kind, _darker(kind.skin))
+        _add_vegetable(spec, VEGETABLES.get(split, VEGETABLES[""]))
         _add_blade(spec)
         scene.add_position(spec, "blade", mujoco.mjtObj.mjOBJ_SITE)
-        found, force = (
-            mujoco.mjtConDataField.mjCONDATA_FOUND,
-            mujoco.mjtConDataField.mjCONDATA_FORCE,
-        )
-        spec.add_sensor(
-            name="pressure",
-            type=mujoco.mjtSensor.mjSENS_CONTACT,
-            objtype=mujoco.mjtObj.mjOBJ_GEOM,
-            objname="blade",
-            reftype=mujoco.mjtObj.mjOBJ_XBODY,
-            refname="vegetable",
-            intprm=[1 << found.value | 1 << force.value, 2, 1],  # of the strongest contact
-        )
+        scene.add_position(spec, "blade", mujoco.mjtObj.mjOBJ_SITE, within="vegetable")
+        scene.add_pressure(spec, "pressure", "blade", "vegetable")
         spec.nuserdata = NOTES
         return spec
 
@@ -153,14 +145,13 @@ class Peel(ManipulationEnv):
         place = np.array(WORK_CENTRE) + rng.uniform(-1.0, 1.0, 2) * JITTER
         yaw = np.pi / 2 + rng.uniform(-MAX_YAW, MAX_YAW)
         text, (force,) = self.instruct(rng, instruction)
-        centre = np.array([*place, AXIS_HEIGHT])
-        ahead = np.array([np.cos(yaw), np.sin(yaw), 0.0])
-        strips = self._kind.strips
-        up = self._kind.height(strips)[:, None] * [0.0, 0.0, 1.0]
-        turns = [_tilted(yaw, slope) for slope in self._kind.slope(strips)]
+        centre, axis = np.array([*place, AXIS_HEIGHT]), np.array([np.cos(yaw), np.sin(yaw), 0.0])
+        strips, up = self._strips[:, None], np.array([0.0, 0.0, 1.0])
+        strips = centre + strips * axis + self._kind.height(strips) * up
+        turns = [_tilted(yaw, slope) for slope in self._kind.slope(self._strips)]
         return Start(
             qpos=self.home(rng),
-            mocap_pos=np.vstack([centre, centre + strips[:, None] * ahead + up]),
+            mocap_pos=np.vstack([centre, strips]),
             goal=np.array([force]),
             instruction=text,
             mocap_quat=np.vstack([scene.about_z(yaw), *turns]),
@@ -168,23 +159,28 @@ class Peel(ManipulationEnv):
 
     def remember(self, state: State, goal: np.ndarray) -> None:
         """Notes the strips that come off, their force errors, and gouges; see the base class."""
-        notes, force = state.userdata, self._force(state)
-        if not np.count_nonzero(force):
+        notes, force = state.userdata, state.sensordata[:, PRESSURE]
+        if not np.count_nonzero(force):  # the blade is in the air
             notes[:, CUTTING:] = 0.0
             return
-        along, aside = self._where(state).T
+        along, aside = state.sensordata[:, ALONG], state.sensordata[:, ASIDE]
         cutting = (force > CUTS) & (np.abs(aside) < STRIP_WIDTH)
-        first, last = np.sort([along, notes[:, LAST]], axis=0)
-        crossed = (self._strips >= first[:, None]) & (self._strips <= last[:, None])
         both = cutting & (notes[:, CUTTING] > 0.0)
-        fresh = crossed & both[:, None] & (notes[:, OFF] == 0.0)
+        if np.count_nonzero(both):
+            first, last = np.minimum(along, notes[:, LAST]), np.maximum(along, notes[:, LAST])
+            crossed = (self._strips >= first[:, None]) & (self._strips <= last[:, None])
+            self._take_off(crossed & both[:, None] & (notes[:, OFF] == 0.0), state, goal)
         gouging = force > GOUGES * goal[:, 0]
-        notes[:, OFF] += fresh
-        notes[:, ERROR] += fresh.sum(1) * force_error(force, goal[:, 0])
-        notes[:, COUNT] += gouging & (notes[:, GOUGING] == 0.0)
-        notes[:, CUTTING], notes[:, GOUGING] = cutting, gouging
-        notes[:, LAST] = along * cutting
-        state.mocap_pos[:, 1:, 2] -= HIDDEN * fresh
+        notes[:, COUNT] += gouging > notes[:, GOUGING]  # one that has just begun
+        notes[:, CUTTING], notes[:, LAST], notes[:, GOUGING] = cutting, along * cutting, gouging
+
+    def _take_off(self, strips: np.ndarray, state: State, goal: np.ndarray) -> None:
+        """Notes that these strips (N, STRIPS) come off now, and lets them disappear."""
+        if np.count_nonzero(strips):
+            notes, force = state.userdata, state.sensordata[:, PRESSURE]
+            notes[:, OFF] += strips
+            notes[:, ERROR] += strips.sum(1) * force_error(force, goal[:, 0])
+            state.mocap_pos[:, 1:, 2] -= HIDDEN * strips
 
     def terms(self, state: State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What the quality is made of: coverage, mean force error 0..1, gouges; each (N,)."""
@@ -192,29 +188,28 @@ class Peel(ManipulationEnv):
         off = notes[:, OFF].sum(1)
         return off / STRIPS, notes[:, ERROR] / np.maximum(off, 1.0), notes[:, COUNT]
 
-    def quality(self, state: State, goal: np.ndarray) -> np.ndarray:
-        """How well it is peeled so far, 0..1, (N,); see the module's docstring.
-
-        Args:
-            state: N simulations.
-            goal: (N, G), from `Start.goal`.
-        """
-        del goal  # what was wanted is in the notes of how it was done
+    def quality(self, state: State) -> np.ndarray:
+        """How well it is peeled so far, 0..1, (N,); see the module's docstring."""
         coverage, error, gouges = self.terms(state)
         return coverage * (1.0 - error) * np.maximum(0.0, 1.0 - GOUGE_COSTS * gouges)
 
     def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All strips off, and well; see the base class."""
-        quality = self.quality(state, goal)
-        done = (state.userdata[:, OFF].min(1) > 0.0) & (quality >= GOOD)
-        return done, np.where(done, 1.0, 0.99 * quality)
+        if not np.count_nonzero(state.userdata[:, OFF]):
+            return np.zeros(len(goal), bool), np.zeros(len(goal))
+        quality = self.quality(state)
+        done, progress = quality >= GOOD, 0.99 * quality
+        if np.count_nonzero(done):
+            done &= state.userdata[:, OFF].min(1) > 0.0
+            progress = np.where(done, 1.0, progress)
+        return done, progress
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Blade, force, place and turn of the vegetable, all notes and the goal."""
-        veg = np.column_stack([state.mocap_pos[:, 0], yaw_of(state.mocap_quat[:, 0])])
-        blade = state.sensordata[:, self._sensors[0]]
-        parts = [blade, self._force(state)[:, None], veg, state.userdata, goal]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        seen, turn = state.sensordata, yaw_of(state.mocap_quat[:, 0])
+        blade, force = seen[:, BLADE], seen[:, PRESSURE, None]
+        parts = [blade, force, state.mocap_pos[:, 0], turn[:, None], state.userdata, goal]
+        return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def goal_scene(self, start: Start) -> Start:
         """All strips are off."""
@@ -229,23 +224,6 @@ class Peel(ManipulationEnv):
     @cached_property
     def _strips(self) -> np.ndarray:
         return self._kind.strips
-
-    @cached_property
-    def _sensors(self) -> tuple[slice, int]:
-        """Where the blade's position and its normal force are in the sensor data."""
-        return sensor(self.model, "blade position"), sensor(self.model, "pressure").start + 1
-
-    def _force(self, state: State) -> np.ndarray:
-        """Normal force between blade and vegetable, N (N,)."""
-        return state.sensordata[:, self._sensors[1]]
-
-    def _where(self, state: State) -> np.ndarray:
-        """Where the blade is along the vegetable and beside its axis, m (N, 2)."""
-        offset = (state.sensordata[:, self._sensors[0]] - state.mocap_pos[:, 0])[:, :2]
-        yaw = yaw_of(state.mocap_quat[:, 0])
-        cos, sin = np.cos(yaw), np.sin(yaw)
-        x, y = offset.T
-        return np.column_stack([x * cos + y * sin, y * cos - x * sin])
 
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Strokes along the strips that are left, until none is."""
@@ -265,28 +243,24 @@ class Peel(ManipulationEnv):
         self, hand: Hand, style: Style, begin: float, end: float, rng: np.random.Generator
     ) -> Iterator[np.ndarray]:
         """Touches down, draws the blade along with the wanted force, and lifts it."""
-        opening = 0.05
-        first = begin + rng.normal(0.0, 0.004)
-        yield from hand.move(self._over(first, 0.03 + style.lift), self._heading, opening)
-        yield from hand.move(self._over(begin, 0.012), self._heading, opening, speed=0.7)
+        first, hz = begin + rng.normal(0.0, 0.004), self.arm.control_hz
+        yield from hand.move(self._over(first, 0.03 + style.lift), self._heading, OPENING)
+        yield from hand.move(self._over(begin, 0.012), self._heading, OPENING, speed=0.7)
         wanted, press = float(self.goal[0]), -0.011
         shaky = rng.normal(0.0, 1.0 - style.quality, 200) * BAND
-        step = TOUCH_SPEED / self.arm.control_hz
-        while self._force(self.state)[0] < 0.6 * wanted and press < 0.02:
-            press += step
-            yield from self._press(hand, begin, press, opening)
-        steps = max(8, round(abs(end - begin) / (0.35 * style.speed) * self.arm.control_hz))
+        while self.data.sensordata[PRESSURE] < 0.6 * wanted and press < 0.02:
+            press += TOUCH_SPEED / hz
+            yield from self._press(hand, begin, press)
+        steps = max(8, round(abs(end - begin) / (0.35 * style.speed) * hz))
         for k in range(steps):
-            press += GAIN * (wanted + 0.7 * shaky[k % 200] - self._force(self.state)[0])
-            at = begin + (end - begin) * (k + 1) / steps
-            yield from self._press(hand, at, press, opening)
-        yield from hand.move(self._over(end, 0.04), self._heading, opening, speed=0.8)
+            press += GAIN * (wanted + 0.7 * shaky[k % 200] - self.data.sensordata[PRESSURE])
+            yield from self._press(hand, begin + (end - begin) * (k + 1) / steps, press)
+        yield from hand.move(self._over(end, 0.04), self._heading, OPENING, speed=0.8)
 
-    def _press(self, hand: Hand, at: float, press: float, opening: float) -> Iterator[np.ndarray]:
+    def _press(self, hand: Hand, at: float, press: float) -> Iterator[np.ndarray]:
         """One control step, or more of a poor demonstrator, with the blade so deep in."""
-        hz = self.arm.control_hz
-        goal = self._over(at, -press)
-        yield from hand.move(goal, self._heading, opening, seconds=1 / hz, straight=True)
+        goal, seconds = self._over(at, -press), 1 / self.arm.control_hz
+        return hand.move(goal, self._heading, OPENING, seconds=seconds, straight=True)
 
     @property
     def _heading(self) -> float:
@@ -307,86 +281,59 @@ def force_error(force: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def _tilted(yaw: float, slope: float) -> np.ndarray:
     """The quaternion (4,) of a thing along `yaw` that rises by `slope`, rad."""
-    quat = np.empty(4)
-    tilt = np.array([np.cos(slope / 2), 0.0, -np.sin(slope / 2), 0.0])
-    mujoco.mju_mulQuat(quat, scene.about_z(yaw), tilt)
-    return quat
-
-
-def _darker(colour: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    red, green, blue, alpha = colour
-    return (0.6 * red, 0.6 * green, 0.6 * blue, alpha)
+    w, _, _, z = scene.about_z(yaw)
+    c, s = np.cos(slope / 2), np.sin(slope / 2)
+    return np.array([w * c, z * s, -w * s, z * c])
 
 
 def _add_vegetable(spec: mujoco.MjSpec, kind: Vegetable) -> None:
-    """The ellipsoid, its flesh that shows below the strips, and the stand."""
+    """The ellipsoid, its flesh that shows below the strips, the stand, and the strips of peel."""
     body = spec.worldbody.add_body(name="vegetable", mocap=True)
-    body.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_ELLIPSOID,
-        size=[kind.length, kind.radius, kind.radius],
-        rgba=kind.skin,
-        contype=1,
-        conaffinity=3,
-    )
+    size = [kind.length, kind.radius, kind.radius]
+    body.add_geom(type=mujoco.mjtGeom.mjGEOM_ELLIPSOID, size=size, rgba=kind.skin, **SOLID)
     for s in kind.strips:
         where = [s, 0.0, float(kind.height(s)) - 0.0005]
-        _add_patch(body, where, _tilted(0.0, float(kind.slope(s))), kind, kind.flesh)
+        _add_patch(body, kind, kind.flesh, pos=where, quat=_tilted(0.0, float(kind.slope(s))))
     for side in (-1, 1):
-        body.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_BOX,
-            pos=[side * 0.6 * kind.length, 0.0, -AXIS_HEIGHT / 2 - 0.006],
-            size=[0.006, 0.02, AXIS_HEIGHT / 2 - 0.006],
-            rgba=[0.45, 0.35, 0.28, 1.0],
-            contype=1,
-            conaffinity=3,
-        )
+        where = [side * 0.6 * kind.length, 0.0, -AXIS_HEIGHT / 2 - 0.006]
+        size = [0.006, 0.02, AXIS_HEIGHT / 2 - 0.006]
+        body.add_geom(type=BOX, pos=where, size=size, rgba=[0.45, 0.35, 0.28, 1.0], **SOLID)
+    *skin, alpha = kind.skin
+    for k in range(STRIPS):
+        strip = spec.worldbody.add_body(name=f"strip {k}", mocap=True)
+        _add_patch(strip, kind, [*(0.6 * part for part in skin), alpha], pos=[0.0, 0.0, 0.0005])
 
 
 def _add_patch(
     body: mujoco.MjsBody,
-    pos: list[float],
-    quat: np.ndarray | list[float],
     kind: Vegetable,
-    colour: tuple[float, float, float, float],
+    colour: Sequence[float],
+    pos: Sequence[float],
+    quat: Sequence[float] | np.ndarray = (1.0, 0.0, 0.0, 0.0),
 ) -> None:
-    """A thin box that is only seen."""
-    body.add_geom(
-        type=mujoco.mjtGeom.mjGEOM_BOX,
-        pos=pos,
-        quat=quat,
-        size=[1.15 * REACH * kind.length / STRIPS, STRIP_WIDTH, 0.001],
-        rgba=colour,
-        contype=0,
-        conaffinity=0,
-    )
+    """A thin box that is only seen, as large as a strip of peel."""
+    size = [1.15 * REACH * kind.length / STRIPS, STRIP_WIDTH, 0.001]
+    body.add_geom(type=BOX, pos=pos, quat=quat, size=size, rgba=colour, **SEEN)
 
 
 def _add_blade(spec: mujoco.MjSpec) -> None:
     """A rod along the fixed jaw with the blade across its end; it weighs nothing."""
     tool = spec.site("tool")
     body = tool.parent.add_body(name="blade", pos=tool.pos, quat=tool.quat)
-    capsule, steel = mujoco.mjtGeom.mjGEOM_CAPSULE, [0.75, 0.77, 0.80, 1.0]
-    body.add_geom(
-        type=capsule,
-        fromto=[-0.02, 0.0, 0.0, BLADE_REACH, 0.0, 0.0],
-        size=[0.0025, 0, 0],
-        rgba=steel,
-        mass=0.0,
-        contype=0,
-        conaffinity=0,
-    )
+    capsule, grey = mujoco.mjtGeom.mjGEOM_CAPSULE, [0.75, 0.77, 0.80, 1.0]
+    steel: dict[str, Any] = {"type": capsule, "rgba": grey, "mass": 0.0}
+    rod = [-0.02, 0.0, 0.0, BLADE_REACH, 0.0, 0.0]
+    body.add_geom(fromto=rod, size=[0.0025, 0, 0], **steel, **SEEN)
     body.add_geom(
         name="blade",
-        type=capsule,
         fromto=[BLADE_REACH, -EDGE, 0.0, BLADE_REACH, EDGE, 0.0],
         size=[EDGE_RADIUS, 0, 0],
-        rgba=steel,
-        mass=0.0,
         priority=2,
         friction=[0.15, 0.005, 0.0001],
         solref=SOFT_REF,
         solimp=SOFT_IMP,
         contype=2,
         conaffinity=1,
+        **steel,
     )
     body.add_site(name="blade", pos=[BLADE_REACH, 0.0, 0.0])

@@ -19,7 +19,7 @@ from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.expert import Hand, Script, Style, facing, watched
 from robolearn.envs.grasp import close_and_lift, come_down, nearest_heading
 from robolearn.envs.language import Phrases, Words
-from robolearn.envs.lookup import free, length, yaw_of
+from robolearn.envs.lookup import chosen, free, length, yaw_of
 from robolearn.envs.task import Start, State
 
 CUBES: Final = ("red", "green", "blue")
@@ -119,7 +119,7 @@ class PickPlace(ManipulationEnv):
     def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """In the named bin, released, at rest, the others left alone; see the base class."""
         points = state.sensordata[:, POINTS].reshape(len(goal), -1, 3)
-        cube, goal_bin = points[np.arange(len(goal)), goal[:, NAMED].astype(int).T]
+        cube, goal_bin = chosen(points, goal[:, NAMED].astype(int).T)
         offset = cube - goal_bin
         distance = TO_CUBE * length(points[:, TOOL] - cube) + TO_BIN * length(offset)
         progress = np.maximum(0.0, WORTH - distance)

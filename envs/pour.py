@@ -6,13 +6,15 @@ all; less than 10 percent are anywhere but in the cup and in the tray; the cup i
 degrees, held or not, and it and the beads are at rest; all of that for `hold_seconds`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Final
 
 import numpy as np
 
-from robolearn.envs.beads import MAX_YAW, Pouring, Vessel, Waiter
+from robolearn.envs.beads import Vessel
 from robolearn.envs.language import ANY_SPLIT, Number, Phrases
+from robolearn.envs.pouring import PouringTask
+from robolearn.envs.pouring_expert import PouringExpert
 from robolearn.envs.task import Start, State
 
 LEFT: Final = Number(
@@ -40,28 +42,28 @@ PHRASES: Final = Phrases(
     },
     {"left": LEFT},
 )
+TRAY: Final = Vessel(inner=0.05, height=0.02, rgba=(0.55, 0.35, 0.25, 1.0))
 # x and y of their middles when the tray is on the left; mirrored when it is on the right, m
 CUP_AREA: Final = ((0.27, 0.31), (-0.06, -0.03))
 TRAY_AREA: Final = ((0.27, 0.295), (0.10, 0.11))
 
 
-class Pour(Pouring):
+class Pour(PouringTask):
     """See the module's docstring."""
 
     phrases: ClassVar[Phrases] = PHRASES
-    targets: ClassVar[tuple[str, ...]] = ("tray",)
-    target: ClassVar[Vessel] = Vessel(inner=0.05, height=0.02, rgba=(0.55, 0.35, 0.25, 1.0))
+    targets: ClassVar[Mapping[str, Vessel]] = {"tray": TRAY}
 
     def start(self, rng: np.random.Generator, instruction: str | None) -> Start:
         """Random places, a random side for the tray, a random share and wording."""
         side = np.array([1.0, rng.choice([-1.0, 1.0])])
         cup, tray = (rng.uniform(*np.transpose(area)) * side for area in (CUP_AREA, TRAY_AREA))
-        qpos = self.full(rng, cup, rng.uniform(-MAX_YAW, MAX_YAW))
+        qpos = self.full(rng, cup)
         text, (left,) = self.instruct(rng, instruction)
         return Start(qpos, np.array([[*tray, 0.0]]), np.array([left]), text)
 
     def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The right share left, hardly any spilt, cup upright, all at rest; see the base class."""
+        """The right share left, hardly any spilt, all at rest; see the base class."""
         left, poured = self.shares(state).T
         wanted = goal[:, 0]
         return self.judged(
@@ -78,5 +80,5 @@ class Pour(Pouring):
 
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Demonstrates the task with a person's variety; yields one action a control step."""
-        waiter = Waiter(self, rng, self.data.mocap_pos[0])
-        return waiter.serve(lambda: self.staying() - float(self.goal[0]))
+        expert = PouringExpert(self, rng, self.data.mocap_pos[0])
+        return expert.demonstrate(lambda: expert.staying() - float(self.goal[0]))

@@ -142,12 +142,13 @@ class Push(ManipulationEnv):
         far = squares[:, 0] + squares[:, 1]
         error = np.sqrt(far + LEVER**2 * squares[:, 2])
         progress = WORTH * np.maximum(0.0, 1.0 - error / goal[:, AT_START])
-        there = (far < NEAR**2) & (squares[:, 2] < ALIGNED**2)
-        if not np.count_nonzero(there):
-            return there, progress
+        near = far < NEAR**2
+        if not np.count_nonzero(near):  # as nearly always; the rest would take as long again
+            return near, progress
         speed = state.qvel[:, self._tee[1]]
         at_rest = (length(speed[:, :3]) < AT_REST) & (length(speed[:, 3:]) < NOT_TURNING)
         flat = tilt_of(state.qpos[:, self._tee[0]][:, 3:]) < FLAT
+        there = near & (squares[:, 2] < ALIGNED**2)
         done = there & at_rest & flat & (state.sensordata[:, self._touch] == 0).all(1)
         return done, np.where(done, 1.0, progress)
 
@@ -174,7 +175,7 @@ class Push(ManipulationEnv):
     def _offset(self, state: State, goal: np.ndarray) -> np.ndarray:
         """From the named mark to the T: x, y, yaw (N, 3)."""
         pose = state.qpos[:, self._tee[0]]
-        offset = pose[:, [0, 1, 3]] - goal[:, TARGET]
+        offset = pose[:, :3] - goal[:, TARGET]  # the yaw follows
         turn = 2.0 * np.arctan2(pose[:, 6], pose[:, 3]) - goal[:, TARGET.stop - 1]
         offset[:, 2] = (turn + np.pi) % (2 * np.pi) - np.pi
         return offset

@@ -61,8 +61,10 @@ TO_PLACE: Final = 3.6  # 1/m: what the distance takes off it
 
 TOOL: Final = slice(0, 3)  # sensor data: place and velocity of the finger tips
 VELOCITY: Final = slice(3, 6)
-NAMED: Final = 0  # goal vector: the index of the marker, then its one-hot vector
+# The goal vector: the index of the named marker, the same as a one-hot vector, its place.
+NAMED: Final = 0
 ONE_HOT: Final = slice(1, 1 + len(MARKERS))
+PLACE: Final = slice(ONE_HOT.stop, ONE_HOT.stop + 3)
 
 
 class Reach(ManipulationEnv):
@@ -96,14 +98,13 @@ class Reach(ManipulationEnv):
         return Start(
             qpos=qpos,
             mocap_pos=places,
-            goal=np.array([named, *np.eye(len(MARKERS))[named]]),
+            goal=np.array([named, *np.eye(len(MARKERS))[named], *places[named]]),
             instruction=text,
         )
 
     def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Above the named marker, slow; see the base class."""
-        named = state.mocap_pos[np.arange(len(goal)), goal[:, NAMED].astype(int)]
-        off = length(state.sensordata[:, TOOL] - named - OVER)
+        off = length(state.sensordata[:, TOOL] - goal[:, PLACE] - OVER)
         progress = np.maximum(WORTH - TO_PLACE * off, 0.0)
         there = off <= TOLERANCE
         if not np.count_nonzero(there):  # as nearly always on the way
@@ -119,15 +120,14 @@ class Reach(ManipulationEnv):
     def goal_scene(self, start: Start) -> Start:
         """The finger tips where they shall be."""
         qpos = start.qpos.copy()
-        place = start.mocap_pos[int(start.goal[NAMED])] + OVER
-        qpos[self.joints.qpos] = reaching(self, place, None, 0.0)
+        qpos[self.joints.qpos] = reaching(self, start.goal[PLACE] + OVER, None, 0.0)
         return replace(start, qpos=qpos)
 
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Demonstrates the task with a person's variety; yields one action a control step."""
         style = Style.draw(rng, self.demonstrator)
         hand = Hand(self, style)
-        goal = self.data.mocap_pos[int(self.goal[NAMED])] + OVER
+        goal = self.goal[PLACE] + OVER
         safe = self.data.mocap_pos[:, 2].max() + SAFE
         aside = across(hand.facing(goal)) * (style.side + rng.normal(0.0, 0.3)) * SAFE
         first = goal[:2] + rng.normal(0.0, style.sloppiness, 2) + aside

@@ -238,13 +238,36 @@ def add_touch(spec: mujoco.MjSpec, name: str, body: str, gripper: str = "gripper
     )
 
 
-def add_position(spec: mujoco.MjSpec, name: str, kind: mujoco.mjtObj) -> None:
-    """A sensor of where the site or body of this name is, m."""
+def add_pressure(spec: mujoco.MjSpec, name: str, geom: str, body: str) -> None:
+    """A sensor of the strongest contact of a geom with a body: whether any, force (3,), N.
+
+    Args:
+        spec: the scene.
+        name: of the sensor.
+        geom: what presses.
+        body: what it presses on; along the contact's normal is the first part of the force.
+    """
+    found, force = mujoco.mjtConDataField.mjCONDATA_FOUND, mujoco.mjtConDataField.mjCONDATA_FORCE
     spec.add_sensor(
-        name=f"{name} position",
+        name=name,
+        type=mujoco.mjtSensor.mjSENS_CONTACT,
+        objtype=mujoco.mjtObj.mjOBJ_GEOM,
+        objname=geom,
+        reftype=mujoco.mjtObj.mjOBJ_XBODY,
+        refname=body,
+        intprm=[1 << found.value | 1 << force.value, 2, 1],
+    )
+
+
+def add_position(spec: mujoco.MjSpec, name: str, kind: mujoco.mjtObj, within: str = "") -> None:
+    """A sensor of where the site or body of this name is, m; in the frame of a body, if named."""
+    frame = {"reftype": mujoco.mjtObj.mjOBJ_XBODY, "refname": within} if within else {}
+    spec.add_sensor(
+        name=f"{name} position {within}".strip(),
         type=mujoco.mjtSensor.mjSENS_FRAMEPOS,
         objtype=kind,
         objname=name,
+        **frame,
     )
 
 

@@ -172,8 +172,7 @@ class Sort(ManipulationEnv):
     @cached_property
     def _things(self) -> tuple[slice, slice]:
         """Where the things are in qpos and in qvel; they follow each other in both."""
-        q, v = (part.start for part in free(self.model, NAMES[0]))
-        return slice(q, q + 7 * len(THINGS)), slice(v, v + 6 * len(THINGS))
+        return free(self.model, NAMES[0], len(THINGS))
 
     @cached_property
     def _heights(self) -> list[float]:

@@ -7,13 +7,16 @@ cup is upright to 30 degrees, held or not, and it and the beads are at rest; all
 `hold_seconds`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Final
 
 import numpy as np
 
-from robolearn.envs.beads import MAX_YAW, Pouring, Vessel, Waiter
+from robolearn.envs import scene
+from robolearn.envs.beads import Vessel
 from robolearn.envs.language import ANY_SPLIT, Number, Phrases, Words
+from robolearn.envs.pouring import PouringTask
+from robolearn.envs.pouring_expert import PouringExpert
 from robolearn.envs.task import Start, State
 
 BOWLS: Final = ("green", "red")
@@ -48,12 +51,14 @@ BOWL_AREA: Final = ((0.27, 0.295), (0.115, 0.125))  # of the left bowl; the righ
 NAMED: Final = slice(1, 1 + len(BOWLS))
 
 
-class Transfer(Pouring):
+class Transfer(PouringTask):
     """See the module's docstring."""
 
     phrases: ClassVar[Phrases] = PHRASES
-    targets: ClassVar[tuple[str, ...]] = tuple(f"{colour} bowl" for colour in BOWLS)
-    target: ClassVar[Vessel] = Vessel(inner=0.036, height=0.03, sides=8)
+    targets: ClassVar[Mapping[str, Vessel]] = {
+        f"{colour} bowl": Vessel(inner=0.036, height=0.03, sides=8, rgba=scene.COLOURS[colour])
+        for colour in BOWLS
+    }
 
     def start(self, rng: np.random.Generator, instruction: str | None) -> Start:
         """Random places, a random bowl, share and wording."""
@@ -61,7 +66,7 @@ class Transfer(Pouring):
         bowls = rng.uniform(nearest, farthest, (len(BOWLS), 2))
         bowls[:, 1] *= rng.permutation([-1.0, 1.0])
         cup = rng.uniform(*np.transpose(CUP_AREA))
-        qpos = self.full(rng, cup, rng.uniform(-MAX_YAW, MAX_YAW))
+        qpos = self.full(rng, cup)
         text, (share, bowl) = self.instruct(rng, instruction)
         return Start(
             qpos=qpos,
@@ -71,7 +76,7 @@ class Transfer(Pouring):
         )
 
     def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The right share in the bowl, hardly any spilt, cup upright, all at rest; see `Task`."""
+        """The right share in the bowl, hardly any spilt, all at rest; see the base class."""
         shares, named = self.shares(state), goal[:, NAMED]
         inside, wanted = np.vecdot(shares[:, 1:], named), goal[:, 0]
         return self.judged(
@@ -89,5 +94,5 @@ class Transfer(Pouring):
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Demonstrates the task with a person's variety; yields one action a control step."""
         bowl = int(self.goal[NAMED].argmax())
-        waiter = Waiter(self, rng, self.data.mocap_pos[bowl])
-        return waiter.serve(lambda: self.staying() - 1.0 + float(self.goal[0]))
+        expert = PouringExpert(self, rng, self.data.mocap_pos[bowl])
+        return expert.demonstrate(lambda: expert.staying() - 1.0 + float(self.goal[0]))

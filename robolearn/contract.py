@@ -65,7 +65,7 @@ class ArmSpec:
     control_hz: float
     effort_unit: str = "N m"
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of joints, J."""
         return len(self.joints)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from robolearn.contract import Info
-from robolearn.envs import furniture
-from robolearn.envs.furniture import AT_REST, SIDES, TOLERANCE
+from robolearn.envs import opening
+from robolearn.envs.furniture import SIDES
+from robolearn.envs.opening import AT_REST, TOLERANCE
+from robolearn.envs.opening_expert import TIPS_BELOW, HandlePath
 from robolearn.envs.task import State
 from robolearn.registry import make_env
 from robolearn.seeding import stream
@@ -16,7 +18,7 @@ from robolearn.seeding import stream
 
 def part_of(env):
     """The number of the named part."""
-    return int(env.goal[furniture.PART].argmax())
+    return int(env.goal[opening.PART].argmax())
 
 
 def put(env, part, fraction, speed=0.0):
@@ -41,7 +43,7 @@ def demonstrate(env, seed):
     for action in env.unwrapped.expert(stream(seed, "expert")):
         *_, terminated, truncated, info = env.step(action)
         progress.append(info[Info.PROGRESS])
-        touch.append(env.unwrapped.data.sensordata[furniture.TOUCH][part])
+        touch.append(env.unwrapped.data.sensordata[opening.TOUCH][part])
         if terminated or truncated:
             return np.array(progress), np.array(touch), terminated
     raise AssertionError("an expert goes on for ever")
@@ -75,6 +77,25 @@ class OpeningTests:
             assert touch[0] == 0
             assert touch.any()
             assert not solved or touch[-1] == 0
+
+    @pytest.mark.parametrize("part", [0, 1])
+    def test_the_expert_knows_the_path_of_a_handle(self, env, part):
+        """Where the handle will be and how it will be turned, foreseen from where it is now."""
+        self.begin(env)
+        path, site = HandlePath(env, part, turned=1), env.data.site(f"{SIDES[part]} handle")
+        ways = []
+        for fraction in np.linspace(0.0, 1.0, 21):
+            put(env, part, fraction)
+            place, heading = path.grasp(fraction)
+            np.testing.assert_allclose(place, site.xpos - [0.0, 0.0, TIPS_BELOW], atol=1e-9)
+            across = site.xmat.reshape(3, 3)[:2, 1]
+            parallel = across @ [np.cos(heading), np.sin(heading)]
+            assert abs(parallel) == pytest.approx(1.0)
+            assert path.is_at(fraction)
+            ways.append(site.xpos.copy())
+        length = np.linalg.norm(np.diff(ways, axis=0), axis=1).sum()
+        assert length == pytest.approx(path.length, rel=1e-3)
+        assert not path.is_at(0.7)
 
     def test_the_expert_copes_with_another_object(self):
         name = f"robolearn/{self.task.__name__}-v0"
@@ -124,7 +145,7 @@ class OpeningTests:
         goal = np.repeat(env.goal[None], 5, axis=0)
         joints = [env.model.joint(side) for side in SIDES]
         way = joints[0].range[1]
-        state.sensordata[1, furniture.TOUCH.start] = 1  # the gripper still touches it
+        state.sensordata[1, opening.TOUCH.start] = 1  # the gripper still touches it
         state.qvel[2, joints[0].dofadr[0]] = 1.1 * AT_REST * way
         state.qpos[3, joints[1].qposadr[0]] += 1.1 * TOLERANCE * way
         state.qpos[4, joints[0].qposadr[0]] -= 1.1 * TOLERANCE * way
@@ -138,7 +159,7 @@ class OpeningTests:
         for seed in range(6):
             env.reset(seed=seed)
             if seed % 2:
-                put(env, part_of(env), env.goal[furniture.GOAL])
+                put(env, part_of(env), env.goal[opening.GOAL])
             hold(env, steps=2)
             states.append([part[0].copy() for part in env.state])
             goals.append(env.goal)
@@ -168,7 +189,7 @@ class OpeningTests:
             ended, _ = hold(env, steps=6)
             assert not any(ended)
             now = [data.joint(side).qpos[0] / model.joint(side).range[1] for side in SIDES]
-            np.testing.assert_allclose(now, env.goal[furniture.STARTED], atol=0.002)
+            np.testing.assert_allclose(now, env.goal[opening.STARTED], atol=0.002)
 
     def test_a_part_stays_where_it_is_left(self, env):
         self.begin(env)
@@ -190,13 +211,13 @@ class OpeningTests:
             env.draw(0, self.too_far)
         other = self.half.replace("50", "33.5").replace("left", "right")
         asked, drawn = env.draw(3, other), env.draw(3, None)
-        assert asked.goal[furniture.ASKED].tolist() == [pytest.approx(0.335), 0.0, 1.0]
+        assert asked.goal[opening.ASKED].tolist() == [pytest.approx(0.335), 0.0, 1.0]
         np.testing.assert_array_equal(asked.qpos, drawn.qpos)
         np.testing.assert_array_equal(asked.mocap_pos, drawn.mocap_pos)
 
     def test_novel_goals_are_new(self, env):
         novel = self.task(obs_type="state", split="novel_state")
-        goals = [{e.draw(s, None).goal[furniture.GOAL] for s in range(60)} for e in (env, novel)]
+        goals = [{e.draw(s, None).goal[opening.GOAL] for s in range(60)} for e in (env, novel)]
         assert len(goals[0]) >= 3
         assert len(goals[1]) >= 2
         assert not goals[0] & goals[1]

@@ -1,18 +1,19 @@
-"""envs/pour.py and envs/beads.py: beads at rest, what counts as poured, the expert."""
+"""envs/pour.py and envs/beads.py; what Pour shares with Transfer is in tests/pouring.py."""
 
 from itertools import combinations
 
 import mujoco
 import numpy as np
 import pytest
+from pouring import PouringTests, still
 
-from robolearn.contract import Info
 from robolearn.envs import beads
-from robolearn.envs.beads import COUNT, CUP, NOVEL_CUP, Vessel, layout
-from robolearn.envs.pour import Pour
+from robolearn.envs.beads import COUNT, layout
+from robolearn.envs.pour import TRAY, Pour
+from robolearn.envs.pouring import AT_REST, CUP, NOVEL_CUP
+from robolearn.envs.pouring_expert import AHEAD, PouringExpert
 from robolearn.envs.task import State
-from robolearn.registry import make_env
-from robolearn.seeding import stream
+from robolearn.envs.transfer import Transfer
 
 ENV_ID = "robolearn/Pour-v0"
 SOFT = 0.0008  # m: what packed beads sink into each other
@@ -22,24 +23,6 @@ HALF = {"instruction": "pour until 50 percent is left in the cup"}
 @pytest.fixture(scope="module")
 def env():
     return Pour(obs_type="state")
-
-
-@pytest.fixture(scope="module")
-def demonstrations():
-    """The infos of each step of six episodes of the expert."""
-    env = make_env(ENV_ID, obs_type="state")
-    return [demonstrate(env, seed) for seed in range(6)]
-
-
-def demonstrate(env, seed):
-    env.reset(seed=seed)
-    infos = []
-    for action in env.unwrapped.expert(stream(seed, "expert")):
-        *_, terminated, truncated, info = env.step(action)
-        infos.append(info)
-        if terminated or truncated:
-            return infos
-    raise AssertionError("an expert acts for ever")
 
 
 def solve(env, left, spilt=0, seed=0):
@@ -54,24 +37,9 @@ def solve(env, left, spilt=0, seed=0):
     mujoco.mj_forward(env.model, env.data)
 
 
-def still(env, steps):
-    """Whether each step of an arm that keeps still ended in success, and the last progress."""
-    action = env.joints.position(env.data.qpos)
-    results = [env.step(action) for _ in range(steps)]
-    return [terminated for _, _, terminated, _, _ in results], results[-1][4][Info.PROGRESS]
-
-
-def test_the_expert_solves_it(demonstrations):
-    assert sum(infos[-1][Info.IS_SUCCESS] for infos in demonstrations) >= 5
-
-
-def test_progress_grows_along_the_experts_way(demonstrations):
-    progress = [[info[Info.PROGRESS] for info in infos] for infos in demonstrations]
-    first, second, third = np.mean(
-        [[part.mean() for part in np.array_split(p, 3)] for p in progress], axis=0
-    )
-    assert first < second < third - 0.05
-    assert all(0.0 <= value <= 1.0 for episode in progress for value in episode)
+class TestPour(PouringTests):
+    task = Pour
+    shares = (4, 3)
 
 
 def test_the_right_share_succeeds_after_the_hold_time(env):
@@ -97,6 +65,32 @@ def test_less_than_a_tenth_may_be_spilt(env, spilt, right):
     assert still(env, steps=20)[0][-1] == right
 
 
+@pytest.mark.parametrize("turn", np.arange(8) * np.pi / 4)
+def test_beads_that_lean_on_the_tray_are_not_in_it(env, turn):
+    """They lie nearer to its middle than its corners do."""
+    solve(env, left=12)
+    into = env.vessels.hold(env.state, env.beads.places(env.state.qpos))[0, 1]
+    aside = np.array([np.cos(turn), np.sin(turn)])
+    away = (TRAY.outer + beads.RADIUS * beads.SIZES[0]) / np.abs(aside).max()
+    places, tray = env.beads.places(env.data.qpos), env.data.mocap_pos[0]
+    places[into] = [*(tray[:2] + away * aside), beads.RADIUS]
+    assert env.shares(env.state)[0].tolist() == [12 / COUNT, 0.0]
+    corner = 0.9 * (TRAY.inner - beads.RADIUS) / np.abs(aside).max()
+    places[into] = [*(tray[:2] + corner * aside), 0.01]
+    assert env.shares(env.state)[0].tolist() == [12 / COUNT, 13 / COUNT]
+
+
+def test_beads_on_their_way_out_count_as_gone_for_the_expert(env):
+    env.reset(seed=0)
+    expert = PouringExpert(env, np.random.default_rng(0), env.data.mocap_pos[0])
+    assert expert.staying() == 1.0
+    up = np.array([0.0, 0.0, 2 * CUP.height / AHEAD])
+    env.beads.velocities(env.data.qvel)[:5] = up
+    assert expert.staying() == pytest.approx(1.0 - 5 / COUNT)
+    env.data.joint("cup").qvel[:3] = up  # now the others stay behind, and fall out below
+    assert expert.staying() == pytest.approx(5 / COUNT)
+
+
 def test_each_condition_of_success_counts(env):
     """From a state that succeeds, each row but the first spoils one condition."""
     solve(env, left=12)
@@ -105,8 +99,8 @@ def test_each_condition_of_success_counts(env):
     goal = np.repeat(env.goal[None], 5, axis=0)
     axis = env.model.sensor("cup axis").adr[0]
     state.sensordata[1, axis : axis + 3] = [np.sin(0.6), 0.0, np.cos(0.6)]  # tilted by 34 degrees
-    state.qvel[2, env.model.joint("cup").dofadr[0]] = 2 * beads.AT_REST  # the cup moves
-    state.qvel[3, env.beads.qvel.start + 5] = -2 * beads.AT_REST  # a bead moves
+    state.qvel[2, env.model.joint("cup").dofadr[0]] = 2 * AT_REST  # the cup moves
+    state.qvel[3, env.beads.qvel.start + 5] = -2 * AT_REST  # a bead moves
     goal[4, 0] = 0.75  # another share was asked for
     success, progress = env.evaluate(state, goal)
     assert success.tolist() == [True, False, False, False, False]
@@ -154,16 +148,7 @@ def test_nothing_touches_the_arm_or_moves_at_the_start(split):
         assert np.abs(env.data.joint("cup").qvel).max() < 0.002
 
 
-def test_the_goal_picture_shows_success(env):
-    for seed in range(6):
-        start = env.draw(seed, None)
-        env.reset(seed=seed)
-        env.data.qpos[:] = env.goal_scene(start).qpos
-        mujoco.mj_forward(env.model, env.data)
-        assert still(env, steps=20)[0][-1]
-
-
-@pytest.mark.parametrize("vessel", [CUP, NOVEL_CUP, Pour.target, Vessel(0.036, 0.03, sides=8)])
+@pytest.mark.parametrize("vessel", [CUP, NOVEL_CUP, TRAY, Transfer.targets["red bowl"]])
 def test_beads_are_laid_out_apart_and_inside(vessel):
     places = layout(vessel, COUNT)
     assert len(places) == COUNT
@@ -172,29 +157,6 @@ def test_beads_are_laid_out_apart_and_inside(vessel):
     assert np.hypot(*places[:, :2].T).max() < vessel.corner - beads.RADIUS
 
 
-def test_the_top_camera_sees_the_tray_and_every_bead(env):
-    """Beads of four pixels: their area, in the picture, at the height of the table."""
-    view, (height, width) = env.model.camera("top"), env.image_size
-    focal = height / 2 / np.tan(np.radians(env.model.cam_fovy[view.id]) / 2)
-    for seed in range(20):
-        env.reset(seed=seed)
-        edge = Pour.target.outer * np.array([[1, 1, 0], [1, -1, 0], [-1, 1, 0], [-1, -1, 0]])
-        points = np.concatenate([env.data.mocap_pos[0] + edge, env.beads.places(env.data.qpos)])
-        eye = env.data.camera("top")
-        local = (points - eye.xpos) @ eye.xmat.reshape(3, 3)
-        pixels = focal * local[:, :2] / -local[:, 2:]
-        assert (np.abs(pixels) < [width / 2, height / 2]).all()
-        radius = focal * beads.RADIUS * beads.SIZES[0] / -local[:, 2].min()  # of the farthest
-        assert np.pi * radius**2 > 4.0
-
-
 def test_a_share_out_of_range_is_refused(env):
     with pytest.raises(ValueError, match="what is left, in percent, is 95; give 0 to 80"):
         env.reset(options={"instruction": "pour until 95 percent is left in the cup"})
-
-
-def test_novel_shares_are_never_trained_on(env):
-    novel = Pour(obs_type="state", split="novel_state")
-    shares = [{float(e.draw(seed, None).goal[0]) for seed in range(60)} for e in (env, novel)]
-    assert not shares[0] & shares[1]
-    assert [len(drawn) for drawn in shares] == [4, 3]

@@ -76,7 +76,7 @@ def test_each_condition_of_success_counts(solved):
     """From a state that succeeds, each row but the first spoils one condition."""
     state, goal = rows_of(solved, 3)
     state.sensordata[1, reach.VELOCITY] = [0.0, 0.0, 1.1 * reach.SLOW]
-    goal[2, reach.NAMED] = RED_INDEX
+    goal[2, reach.PLACE] = state.mocap_pos[2, RED_INDEX]
     success, progress = solved.evaluate(state, goal)
     assert success.tolist() == [True, False, False]
     assert progress[0] == 1.0
@@ -111,7 +111,7 @@ def test_what_passes_by_does_not_count(env):
 def test_evaluation_of_a_batch_is_that_of_its_rows(solved):
     state, goal = rows_of(solved, 3)
     state.sensordata[1, reach.VELOCITY] = 1.0
-    goal[2] = [0, 1, 0, 0, 0]
+    goal[2] = [RED_INDEX, *np.eye(len(MARKERS))[RED_INDEX], *state.mocap_pos[2, RED_INDEX]]
     whole = *solved.evaluate(state, goal), solved.environment_state(state, goal)
     for i in range(3):
         row = State(*(part[i : i + 1] for part in state)), goal[i : i + 1]

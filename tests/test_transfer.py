@@ -1,15 +1,14 @@
-"""envs/transfer.py: which bowl gets how many beads. What it shares with Pour: test_pour.py."""
+"""envs/transfer.py: which bowl gets how many beads. What it shares with Pour: tests/pouring.py."""
 
 import mujoco
 import numpy as np
 import pytest
+from pouring import PouringTests, still
 
-from robolearn.contract import Info
-from robolearn.envs.beads import AT_REST, COUNT, RADIUS
+from robolearn.envs.beads import COUNT, RADIUS
+from robolearn.envs.pouring import AT_REST
 from robolearn.envs.task import State
 from robolearn.envs.transfer import BOWLS, PHRASES, Transfer
-from robolearn.registry import make_env
-from robolearn.seeding import stream
 
 ENV_ID = "robolearn/Transfer-v0"
 GREEN, RED = range(len(BOWLS))
@@ -19,24 +18,6 @@ HALF_INTO_GREEN = "pour 50 percent of the cup into the green bowl"
 @pytest.fixture(scope="module")
 def env():
     return Transfer(obs_type="state")
-
-
-@pytest.fixture(scope="module")
-def demonstrations():
-    """The infos of each step of six episodes of the expert."""
-    env = make_env(ENV_ID, obs_type="state")
-    return [demonstrate(env, seed) for seed in range(6)]
-
-
-def demonstrate(env, seed):
-    env.reset(seed=seed)
-    infos = []
-    for action in env.unwrapped.expert(stream(seed, "expert")):
-        *_, terminated, truncated, info = env.step(action)
-        infos.append(info)
-        if terminated or truncated:
-            return infos
-    raise AssertionError("an expert acts for ever")
 
 
 def solve(env, green, red=0, spilt=0, seed=0):
@@ -52,24 +33,9 @@ def solve(env, green, red=0, spilt=0, seed=0):
     mujoco.mj_forward(env.model, env.data)
 
 
-def still(env, steps):
-    """Whether each step of an arm that keeps still ended in success, and the last progress."""
-    action = env.joints.position(env.data.qpos)
-    results = [env.step(action) for _ in range(steps)]
-    return [terminated for _, _, terminated, _, _ in results], results[-1][4][Info.PROGRESS]
-
-
-def test_the_expert_solves_it(demonstrations):
-    assert sum(infos[-1][Info.IS_SUCCESS] for infos in demonstrations) >= 5
-
-
-def test_progress_grows_along_the_experts_way(demonstrations):
-    progress = [[info[Info.PROGRESS] for info in infos] for infos in demonstrations]
-    first, second, third = np.mean(
-        [[part.mean() for part in np.array_split(p, 3)] for p in progress], axis=0
-    )
-    assert first < second < third - 0.05
-    assert all(0.0 <= value <= 1.0 for episode in progress for value in episode)
+class TestTransfer(PouringTests):
+    task = Transfer
+    shares = (4, 3)
 
 
 @pytest.mark.parametrize(
@@ -140,15 +106,6 @@ def test_nothing_moves_at_the_start_and_nothing_is_in_a_bowl(env):
         assert env.shares(env.state)[0].tolist() == [1.0, 0.0, 0.0]
         still(env, steps=10)
         assert np.abs(env.beads.places(env.data.qpos) - before).max() < 0.0015
-
-
-def test_the_goal_picture_shows_success(env):
-    for seed in range(6):
-        start = env.draw(seed, None)
-        env.reset(seed=seed)
-        env.data.qpos[:] = env.goal_scene(start).qpos
-        mujoco.mj_forward(env.model, env.data)
-        assert still(env, steps=20)[0][-1]
 
 
 def test_every_bowl_and_share_is_asked_for_on_either_side(env):
