@@ -98,6 +98,7 @@ class FlowPolicy(Policy):
     """
 
     kind: ClassVar[str] = FlowConfig.kind
+    env_id: str = ""  # where its demonstrations were recorded; "" if in several, or unknown
     relative: Tensor  # (J,): 1 where a chunk is learned relative to the present position
 
     def __init__(
@@ -128,6 +129,8 @@ class FlowPolicy(Policy):
         """A fresh policy whose vocabulary and normalisers are those of a dataset."""
         arm = asdict(dataset.arm) | {"control_hz": dataset.fps}
         policy = cls(config, cameras, arm, vocabulary_of(dataset.episodes.instruction))
+        recorded = set(dataset.episodes.env_id)
+        policy.env_id = recorded.pop() if len(recorded) == 1 else ""
         policy.backbone.agent_pos.fit(dataset.columns["agent_pos"])
         windows = dataset.windows(config.horizon)
         batch = windows.get(np.arange(len(windows)))
@@ -194,6 +197,7 @@ class FlowPolicy(Policy):
             "cameras": {k: list(v) for k, v in self.backbone.cameras.items()},
             "arm": self.arm,
             "vocabulary": list(self.backbone.language.vocabulary),
+            "env": self.env_id,
         }
 
     @classmethod
@@ -203,4 +207,6 @@ class FlowPolicy(Policy):
         backbone = BackboneConfig(**values.pop("backbone"))
         cameras = {k: tuple(v) for k, v in description["cameras"].items()}
         config = FlowConfig(**values, backbone=backbone)
-        return cls(config, cameras, description["arm"], description["vocabulary"])
+        policy = cls(config, cameras, description["arm"], description["vocabulary"])
+        policy.env_id = description.get("env", "")  # older checkpoints do not say
+        return policy

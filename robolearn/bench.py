@@ -16,7 +16,7 @@ as it is done; the summary, `speed.json`, holds what all parts have measured so 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -60,7 +60,14 @@ HEADER: Final = ("command", "config", "config_hash", "versions", "revision", "ma
 class BenchConfig:
     """Measure speed against MuJoCo and LeRobot."""
 
-    parts: tuple[Part, ...] = ("experts", "env", "tasks", "data", "train")  # what to measure
+    parts: tuple[Part, ...] = (
+        "experts",
+        "env",
+        "tasks",
+        "peers",
+        "data",
+        "train",
+    )  # what to measure
     tasks: tuple[str, ...] = ()  # of `experts`, `tasks` and `soak`, e.g. Lift; by default all
     results: Path = Path("docs/results")  # where the summary, speed.json, goes
     out: Path = Path("runs/bench")  # figures of each part, runs, and the data unless given
@@ -98,33 +105,47 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         measured = import_module(f"robolearn.bench_{part}").measure(config)
         save_result(config.out, part, config, measured)
         if part in OWN_SUMMARY:
-            save_result(config.results, part, config, measured)
-    figures = collect(config.out, FIGURES, config.results / "speed.json")
+            before = _read(config.results / f"{part}.json") if config.tasks else {}
+            save_result(config.results, part, config, _with_other_rows(measured, before))
+    figures = collect(config.out, FIGURES, config.results / "speed.json", config.parts)
     if set(config.parts) - set(OWN_SUMMARY):
         save_result(config.results, "speed", config, figures)
     return figures
 
 
-def collect(folder: Path, parts: Mapping[str, tuple[str, ...]], summary: Path) -> dict[str, Any]:
-    """The figures of all parts that were measured into `folder`, or before.
+def _with_other_rows(measured: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Some tasks' rows beside those of the others that were measured before."""
+    rows = {**(before.get("tasks") or {}), **(measured.get("tasks") or {})}
+    return {**measured, "tasks": rows} if rows else measured
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def collect(
+    folder: Path, parts: Mapping[str, tuple[str, ...]], summary: Path, fresh: Collection[str]
+) -> dict[str, Any]:
+    """The figures of the parts that were measured into `folder`, and of the others from before.
 
     `parts` of the result tells the command, config and versions with which each was measured.
 
     Args:
         folder: has a file for each part that was measured.
         parts: the figures that every part has; null where there are none yet.
-        summary: the result file, which keeps the figures of parts that were measured elsewhere.
+        summary: the result file, which keeps the figures of the other parts.
+        fresh: the parts that were measured just now.
     """
     figures: dict[str, Any] = {name: None for names in parts.values() for name in names}
-    before = json.loads(summary.read_text()) if summary.exists() else {}
+    before = _read(summary)
     headers: dict[str, Any] = {k: v for k, v in before.get("parts", {}).items() if k in parts}
     figures |= {key: value for key, value in before.items() if key not in (*HEADER, "parts")}
     for part in parts:
         path = folder / f"{part}.json"
-        if path.exists():
-            measured = json.loads(path.read_text())
+        if part in fresh:
+            measured = _read(path)
             headers[part] = {key: measured.pop(key) for key in HEADER}
-            figures |= measured
+            figures |= _with_other_rows(measured, figures) if part == "tasks" else measured
     return {**figures, "parts": headers}
 
 

@@ -10,7 +10,6 @@ Seconds of the fault rows are the arm's own, cycle by cycle, except where proces
 are those of the clock on the wall. A part's figures are kept in `out` as soon as it is done.
 """
 
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, nullcontext
@@ -19,13 +18,13 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import gymnasium
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from robolearn.bench import collect
+from robolearn.busy import Beside, Busy
 from robolearn.contract import SO101
 from robolearn.results import save_result
 
@@ -55,7 +54,7 @@ class BenchArmConfig:
     results: Path = Path("docs/results")  # where the summary, arm.json, goes
     out: Path = Path("runs/bench-arm")  # figures of each part, and black boxes
     repeats: int = 5  # of every fault
-    rows: str = ""  # only faults whose name contains this
+    rows: str = ""  # only faults whose name contains this; the summary then goes to `out`
     minutes: float = 10.0  # of driving, for the punctuality
     policy: Path | None = None  # a checkpoint or a run; only faults does without
     episodes: int = 200  # in each world
@@ -82,8 +81,9 @@ def bench(config: BenchArmConfig) -> dict[str, Any]:
     for part in config.parts:
         Console(stderr=True).print(f"[bold]bench-arm {part}[/]")
         save_result(config.out, part, config, MEASURES[part](config))
-    figures = collect(config.out, FIGURES, config.results / "arm.json")
-    save_result(config.results, "arm", config, figures)
+    results = config.out if config.rows else config.results  # some faults are not the summary
+    figures = collect(config.out, FIGURES, results / "arm.json", config.parts)
+    save_result(results, "arm", config, figures)
     return figures
 
 
@@ -156,7 +156,7 @@ def _number(value: float) -> float | None:
 def measure_timing(config: BenchArmConfig) -> dict[str, Any]:
     """Lets the policy drive the twin for `minutes`, beside a thread that never rests."""
     punctuality: dict[str, Any] = {}
-    episodes = list(twin_episodes(config, _seeds(config), punctuality, _Busy()))
+    episodes = list(twin_episodes(config, _seeds(config), punctuality, Busy()))
     faults = [episode["fault"] for episode in episodes if episode["fault"]]
     return {**punctuality, "timing_episodes": len(episodes), "timing_faults": faults}
 
@@ -196,53 +196,6 @@ def quantile(counts: np.ndarray, share: float) -> float | None:
     return LATENESS_EDGES[reached] if reached < len(LATENESS_EDGES) else None
 
 
-class _Busy:
-    """A thread that holds Python's lock as much as it can, as a learner does; a context manager.
-
-    Attributes:
-        resting: it lets the others work.
-    """
-
-    def __init__(self) -> None:
-        self._over = False
-        self.resting = True
-        self._thread = threading.Thread(target=self._work, daemon=True)
-
-    def _work(self) -> None:
-        while not self._over:
-            if self.resting:
-                time.sleep(0.01)
-            else:
-                sum(range(10_000))
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *exception: object) -> None:
-        self._over = True
-        self._thread.join()
-
-
-class _Beside(gymnasium.Wrapper):
-    """Lets the thread be busy while steps are taken, and rest while the arm goes to its start.
-
-    A program that has no time to send cannot lead the arm anywhere: it holds, as it should.
-    """
-
-    def __init__(self, env: gymnasium.Env, busy: _Busy) -> None:
-        super().__init__(env)
-        self.busy = busy
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        self.busy.resting = True
-        try:
-            return self.env.reset(seed=seed, options=options)
-        finally:
-            self.busy.resting = False
-
-
 # worlds
 
 
@@ -257,7 +210,9 @@ def measure_worlds(config: BenchArmConfig) -> dict[str, Any]:
     options |= {"replan_every": config.replan_every, "workers": config.workers}
     out = config.out / "simulation"
     result = evaluate(
-        EvalConfig(config.policy, out, paraphrases=PARAPHRASES, device=config.device, **options)
+        EvalConfig(
+            config.policy, out, ENV, paraphrases=PARAPHRASES, device=config.device, **options
+        )
     )
     simulated = [episode["success"] for episode in result["episodes"]]
     punctuality: dict[str, Any] = {}
@@ -287,7 +242,7 @@ def twin_episodes(
     config: BenchArmConfig,
     seeds: Iterable[int],
     punctuality: dict[str, Any],
-    beside: _Busy | None = None,
+    beside: Busy | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Runs the policy on the twin in real time; yields what a result keeps of each episode.
 
@@ -299,6 +254,8 @@ def twin_episodes(
         punctuality: is filled with that of the driver at the end.
         beside: a thread that is busy while steps are taken, if any.
     """
+    import gymnasium
+
     from robolearn import checkpoint
     from robolearn.evaluate import open_agent, picture_options, row_of
     from robolearn.hardware.client import DriverError
@@ -313,7 +270,7 @@ def twin_episodes(
     env = open_robot(options, autonomous=True, paraphrases=PARAPHRASES, **picture_options(folder))
     arm: Any = env.unwrapped
     if beside is not None:
-        env = _Beside(env, beside)
+        env = Beside(env, beside)
     with closing(as_vector(env)) as vector:
         actor = open_agent(folder, config.replan_every, config.device, vector)
         first = arm.driver.read()

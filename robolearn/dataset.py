@@ -54,6 +54,7 @@ class EpisodeTable:
     instruction: tuple[str, ...]
     seed: np.ndarray  # int64 (E,); -1 where the dataset does not say
     success: np.ndarray  # bool (E,): at any step; False where the dataset does not say
+    env_id: tuple[str, ...]  # where it was recorded; "" where the dataset does not say
 
     def __len__(self) -> int:
         """The number of episodes, E."""
@@ -287,6 +288,7 @@ class EpisodeDataset:
             instruction=tuple(tasks[0] if tasks else "" for tasks in self._rows["tasks"]),
             seed=columns.pop("seed", np.full(len(nothing), -1))[start],
             success=np.logical_or.reduceat(columns.get("success", nothing), start),
+            env_id=tuple(self._rows.get("env_id", [""] * len(length))),
         )
 
     def _find_cameras(self) -> None:

@@ -83,6 +83,9 @@ def evaluate(config: EvalConfig) -> Result:
     out = config.out or default_folder(config)
     # A run that goes on adds checkpoints; all workers and the result mean the one of this moment.
     config = replace(config, policy=checkpoint.resolve(config.policy), out=out)
+    config = replace(config, env=config.env or trained_on(config.policy))
+    if not config.env:
+        raise ValueError(f"{config.policy} does not say what it was trained on; give --env ID")
     _check_writable(out)
     seeds = range(config.seed, config.seed + config.episodes)
     told = shuffled_instructions(config, seeds) if config.shuffle_instructions else {}
@@ -125,11 +128,32 @@ def _save(result: Result, out: Path) -> None:
 
 
 def default_folder(config: EvalConfig) -> Path:
-    """`<run>/eval`; `<run>/eval-shuffled` for the control, `<run>/eval-push2` with a variation."""
+    """`<run>/eval`; `<run>/eval-shuffled` for the control, `<run>/eval-push2` with a variation.
+
+    Whatever else makes the episodes others stands in the name, too: task, split, wording.
+    """
+    named = [
+        value.rpartition("/")[2]
+        for value, usual in (
+            (config.env.rpartition(":")[2], trained_on(config.policy)),
+            (config.split, "train"),
+            (config.paraphrases, "held_out"),
+        )
+        if value not in ("", usual)
+    ]
     varied = [f"{name}{level}" for name, level in sorted(config.variations.items())]
-    name = "-".join(["eval", *["shuffled"] * config.shuffle_instructions, *varied])
+    name = "-".join(["eval", *["shuffled"] * config.shuffle_instructions, *named, *varied])
     folder = checkpoint.resolve(config.policy)
     return (folder.parents[2] if folder.parent.parent.name == "checkpoints" else folder) / name
+
+
+def trained_on(policy: Path) -> str:
+    """The id of the environment that a policy was trained on; "" if it does not say.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    return str(checkpoint.load_model(policy)[0].get("env", ""))
 
 
 def _job(config: EvalConfig, told: dict[int, str]) -> Job:
@@ -146,12 +170,16 @@ def _open_misled(
 
 
 def _env_options(config: EvalConfig) -> dict[str, Any]:
+    options = {**picture_options(config.policy), **_goal_options(config)}
+    return options | ({"variations": config.variations} if config.variations else {})
+
+
+def _goal_options(config: EvalConfig) -> dict[str, Any]:
+    """What decides on an episode's instruction; an environment of others may have no splits."""
     if config.paraphrases not in PARAPHRASES:
         raise ValueError(f"paraphrases is {config.paraphrases!r}; choose one of {PARAPHRASES}")
-    options = {**picture_options(config.policy), "paraphrases": config.paraphrases}
-    if config.split != "train":
-        options["split"] = config.split
-    return options | ({"variations": config.variations} if config.variations else {})
+    split = {"split": config.split} if config.split != "train" else {}
+    return {"paraphrases": config.paraphrases, **split}
 
 
 def picture_options(folder: Path) -> dict[str, Any]:
@@ -167,8 +195,7 @@ def picture_options(folder: Path) -> dict[str, Any]:
 
 def shuffled_instructions(config: EvalConfig, seeds: Iterable[int]) -> dict[int, str]:
     """Every episode gets the instruction of another one, and each is used once."""
-    options: dict[str, Any] = {"obs_type": "state", "paraphrases": config.paraphrases}
-    with closing(make_env(config.env, **options)) as env:
+    with closing(make_env(config.env, obs_type="state", **_goal_options(config))) as env:
         texts = {seed: env.reset(seed=seed)[1][Info.TASK] for seed in seeds}
     order = np.random.default_rng(config.seed).permutation(list(texts)).tolist()
     return {seed: texts[other] for seed, other in zip(order, [*order[1:], order[0]], strict=True)}
@@ -216,6 +243,7 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "config_hash": config_hash(config),
         "instructions": "shuffled" if config.shuffle_instructions else "matched",
         "held_out_instructions": config.paraphrases == "held_out",
+        "split": config.split,
         "variations": config.variations,
         "episodes": episodes,
     }

@@ -32,9 +32,10 @@ def _gallery(config: EnvsConfig) -> int:
     from robolearn.gallery import make_gallery
 
     assert config.gallery is not None
-    wanted = config.only or tuple(simulated_ids())
+    wanted = [name if "/" in name else f"robolearn/{name}-v0" for name in config.only]
     for env_id in wanted:
         if env_id not in simulated_ids():
             raise ValueError(f"{env_id!r} is no simulated task; see `robolearn envs`")
-    print(f"{make_gallery(wanted, config.gallery)} shows the tasks; the videos lie beside it")
+    sheet = make_gallery(wanted or simulated_ids(), config.gallery)
+    print(f"{sheet} shows the tasks; the videos lie beside it")
     return 0

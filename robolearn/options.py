@@ -107,7 +107,7 @@ class EvalConfig:
 
     policy: Path  # a checkpoint, or a run (its newest checkpoint)
     out: Path | None = None  # where the result goes; by default beside the run's checkpoints
-    env: str = "robolearn/PickPlace-v0"  # environment id
+    env: str = ""  # environment id; by default the one that the policy was trained on
     episodes: int = 200
     seed: int = 0  # of the first episode; demonstrations use seeds from 1,000,000
     replan_every: int = 4  # steps of a chunk that are executed before looking again
@@ -125,7 +125,7 @@ class EnvsConfig:
     """List the environments, or show what they look like."""
 
     gallery: Path | None = None  # folder for a picture of all tasks and a video of each
-    only: tuple[str, ...] = ()  # these tasks in the gallery; by default all
+    only: tuple[str, ...] = ()  # these tasks in the gallery, e.g. Lift; by default all
 
 
 @dataclass(frozen=True)

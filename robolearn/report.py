@@ -223,7 +223,9 @@ def _rates(names: Iterable[str], episodes: Iterable[EpisodeResult]) -> list[Rate
 
 
 def _paired_p(first: Result, other: Result) -> float | None:
-    """McNemar's p against the first evaluation; None unless both ran the same seeds."""
+    """McNemar's p against the first evaluation; None unless both ran the same episodes."""
+    if any(first.get(key) != other.get(key) for key in ("env_id", "split")):
+        return None
     a, b = ({e["seed"]: e["success"] for e in result["episodes"]} for result in (first, other))
     if first is other or a.keys() != b.keys():
         return None

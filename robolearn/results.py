@@ -58,6 +58,7 @@ class Result(TypedDict):
     config_hash: str
     instructions: Literal["matched", "shuffled"]
     held_out_instructions: bool
+    split: str  # which objects, scenes and goals
     variations: Mapping[str, int]  # names and levels; none: the plain task
     episodes: list[EpisodeResult]
 

@@ -13,6 +13,7 @@ Rows = list[list[str]]  # the first row is the head
 
 NOT_MEASURED: Final = "not measured yet"
 NOT_REACHED: Final = "not reached"
+NEVER: Final = "**never, or more than can be measured**"
 
 PRESETS: Final = ("demo", "long")
 PRESET_AIMS: Final = {
@@ -29,33 +30,38 @@ SPEEDS: Final = {
     "sampling_speedup_over_lerobot": "training samples from the frame cache, times the rate of "
     "LeRobotDataset with a DataLoader",
 }
-# label, figures, how they read, aim
-ARM: Final[tuple[tuple[str, tuple[str, ...], Callable[..., str], str], ...]] = (
+# part, label, figures, how they read, aim
+ARM: Final[tuple[tuple[str, str, tuple[str, ...], Callable[..., str], str], ...]] = (
     (
+        "faults",
         "faults after which the servos' registers are as they shall be",
         ("faults_safe", "faults_tried"),
         lambda safe, tried: f"{safe} of {tried}",
         "all",
     ),
     (
+        "faults",
         "longest time from a fault to that",
         ("worst_seconds_to_safe",),
         lambda seconds: f"{seconds:.1f} s",
         "within the time that each fault allows",
     ),
     (
+        "timing",
         "control cycles at 50 Hz that were missed, beside a busy thread and a policy",
         ("deadline_misses_share",),
         lambda share: f"{100 * share:.2f} %",
         "less than 0.5 %",
     ),
     (
+        "timing",
         "lateness of a cycle, 99th percentile",
         ("lateness_p99_ms",),
         lambda ms: f"{ms:.1f} ms",
         "at most 3 ms",
     ),
     (
+        "worlds",
         "success of one checkpoint in simulation and on the twin",
         ("success_simulation", "success_twin", "n"),
         lambda one, two, n: f"{_percent(one)} and {_percent(two)}, n = {n} each",
@@ -141,11 +147,17 @@ def arm_table(results: Results) -> Rows:
     """The driver, on the digital twin."""
     arm = results.get("arm", {})
     rows = [["", "measured", "aim"]]
-    for label, keys, form, aim in ARM:
-        values = [arm.get(key) for key in keys]
-        measured = NOT_MEASURED if None in values else f"**{form(*values)}**"
+    for part, label, keys, form, aim in ARM:
+        values = [arm.get(key, NOT_MEASURED) for key in keys]
+        # A part that was measured and has no number: the arm never got there, or off the scale.
+        missing = part in arm.get("parts", {})
+        measured = _arm_cell(values, form, NEVER if missing else NOT_MEASURED)
         rows.append([label, measured, aim])
     return rows
+
+
+def _arm_cell(values: list[Any], form: Callable[..., str], otherwise: str) -> str:
+    return otherwise if {None, NOT_MEASURED} & set(values) else f"**{form(*values)}**"
 
 
 def task_table(results: Results) -> Rows:

@@ -26,7 +26,7 @@ def config(tmp_path):
 
 
 def summary(config):
-    return json.loads((config["results"] / "arm.json").read_text())
+    return json.loads((config["out"] / "arm.json").read_text())  # as `rows` are given
 
 
 def test_faults_are_summed_up(config, capsys):
@@ -45,7 +45,7 @@ def test_faults_are_summed_up(config, capsys):
 
 def test_a_policy_and_a_busy_thread_run_while_cycles_are_timed(config, demo_folder, monkeypatch):
     beside = MagicMock()  # the true one holds Python's lock, and an episode takes a minute
-    monkeypatch.setattr(bench_arm, "_Busy", lambda: beside)
+    monkeypatch.setattr(bench_arm, "Busy", lambda: beside)
     options = {**config, "rows": "NaN", "repeats": 1, "policy": demo_folder / "runs/demo"}
     bench(BenchArmConfig(parts=("faults",), **options))
     bench(BenchArmConfig(parts=("timing",), minutes=0.01, **options))

@@ -1,6 +1,7 @@
 """Evaluation: counts, order and honesty."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -140,6 +141,33 @@ def test_the_agent_is_really_told_the_other_instruction(tmp_path, toy_run, skill
     own = {e["seed"]: e["instruction"] for e in matched["episodes"]}
     assert {e["seed"]: e["instruction"] for e in result["episodes"]} == own
     assert own != told
+
+
+def test_what_makes_other_episodes_stands_in_the_folder_s_name(toy_run):
+    other = replace(config(toy_run, None), env="robolearn/Lift-v0", split="novel_state")
+    assert default_folder(other) == toy_run / "eval-Lift-v0-novel_state"
+    assert (
+        default_folder(replace(other, env="", split="train", paraphrases="all")).name == "eval-all"
+    )
+
+
+def test_the_task_is_the_one_that_the_policy_was_trained_on(demo_folder, tmp_path):
+    run = demo_folder / "runs/demo"
+    settings = EvalConfig(run, tmp_path, episodes=1, videos=0, workers=0)
+    assert evaluate(settings)["env_id"] == "robolearn/PickPlace-v0"
+
+
+def test_a_policy_that_does_not_say_needs_an_environment(toy_run, monkeypatch, tmp_path):
+    monkeypatch.setattr("robolearn.evaluate.trained_on", lambda policy: "")
+    with pytest.raises(ValueError, match="does not say what it was trained on; give --env"):
+        evaluate(replace(config(toy_run, tmp_path), env=""))
+
+
+def test_shuffled_instructions_are_those_of_the_split(toy_run):
+    settings = replace(config(toy_run, None), env="robolearn/Lift-v0", split="novel_state")
+    told = shuffled_instructions(settings, range(6))
+    heights = {int(re.search(r"\d+", text)[0]) for text in told.values()}
+    assert heights <= {5, 7, 9, 11, 13}
 
 
 def test_results_go_beside_the_run(tmp_path, toy_run):
