@@ -79,6 +79,13 @@ def _check_same_task(config: RecordConfig) -> None:
         before, now = old.robot or old.env, config.robot or config.env
         if before != now:
             raise ValueError(f"{config.out} holds {before}, not {now}; take another --out")
+        for name in ("split", "variations"):
+            before, now = getattr(old, name), getattr(config, name)
+            if before != now:
+                raise ValueError(
+                    f"{config.out} was recorded with {name} {before or 'none'}, not "
+                    f"{now or 'none'}; take another --out"
+                )
 
 
 def _expert(config: RecordConfig) -> Demonstrator:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from robolearn.config import config_hash, to_json
 from robolearn.files import write_atomic
@@ -58,8 +58,8 @@ class Result(TypedDict):
     config_hash: str
     instructions: Literal["matched", "shuffled"]
     held_out_instructions: bool
-    split: str  # which objects, scenes and goals
-    variations: Mapping[str, int]  # names and levels; none: the plain task
+    split: NotRequired[str]  # which objects, scenes and goals; older results have train
+    variations: NotRequired[Mapping[str, int]]  # names and levels; none: the plain task
     episodes: list[EpisodeResult]
 
 

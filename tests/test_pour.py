@@ -15,7 +15,6 @@ from robolearn.envs.pouring_expert import AHEAD, PouringExpert
 from robolearn.envs.task import State
 from robolearn.envs.transfer import Transfer
 
-ENV_ID = "robolearn/Pour-v0"
 SOFT = 0.0008  # m: what packed beads sink into each other
 HALF = {"instruction": "pour until 50 percent is left in the cup"}
 

@@ -1,5 +1,7 @@
 """Recording: it goes on where it stopped, and keeps what it should."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import toy
@@ -99,3 +101,20 @@ def test_a_simulator_that_breaks_leaves_what_was_recorded(tmp_path, monkeypatch)
 def test_the_command_says_what_to_do_next(tmp_path, capsys):
     assert main(config(tmp_path / "d", episodes=1)) == 0
     assert f"robolearn train --data {tmp_path / 'd'} --out runs/NAME" in capsys.readouterr().out
+
+
+def test_other_splits_and_variations_are_not_mixed_in(tmp_path):
+    settings = RecordConfig(out=tmp_path / "data", env="robolearn/Reach-v0", episodes=1, workers=0)
+    record(settings)
+    with pytest.raises(ValueError, match="recorded with split train, not novel_scene; take anot"):
+        record(replace(settings, episodes=2, split="novel_scene"))
+    with pytest.raises(ValueError, match="with variations none, not {'light': 1}; take another"):
+        record(replace(settings, episodes=2, variations={"light": 1}))
+
+
+def test_styles_and_qualities_may_be_mixed(tmp_path):
+    settings = RecordConfig(out=tmp_path / "data", env="robolearn/Reach-v0", episodes=1, workers=0)
+    record(settings)
+    assert record(replace(settings, episodes=2, style="slow", quality=0.3)) == 2
+    fast, slow = EpisodeDataset(tmp_path / "data").episodes.length
+    assert slow > fast

@@ -10,7 +10,6 @@ from robolearn.envs.pouring import AT_REST
 from robolearn.envs.task import State
 from robolearn.envs.transfer import BOWLS, PHRASES, Transfer
 
-ENV_ID = "robolearn/Transfer-v0"
 GREEN, RED = range(len(BOWLS))
 HALF_INTO_GREEN = "pour 50 percent of the cup into the green bowl"
 
