@@ -23,7 +23,7 @@ from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.render import PROFILES, Quality, Renderer
 from robolearn.envs.scene import frame_top_camera
 from robolearn.envs.servo_model import ServoModel, settle
-from robolearn.envs.task import Start, State, Task
+from robolearn.envs.task import Start, State, Task, wish
 from robolearn.seeding import stream
 
 UNSTABLE: Final = "physics_unstable"  # the fault code
@@ -134,11 +134,11 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
             options: {"instruction": text} asks for a certain goal.
 
         Raises:
-            ValueError: an instruction that the task does not know.
+            ValueError: an instruction that the task does not know, or another option.
         """
         super().reset(seed=seed)
         chosen = int(self.np_random.integers(2**31)) if seed is None else int(seed)
-        start = self.draw(chosen, (options or {}).get("instruction"))
+        start = self.draw(chosen, wish(options))
         self._place(self.data, start)
         self._seed, self._held = chosen, 0
         self._start, self._goal_pictures = start, {}

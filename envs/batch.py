@@ -21,8 +21,8 @@ from robolearn.contract import Info, check_action, limit_action
 from robolearn.envs.base import DIVERGED, UNSTABLE, ManipulationEnv
 from robolearn.envs.batch_pixels import BatchCameras
 from robolearn.envs.batch_worlds import BatchWorlds
-from robolearn.envs.render import Quality
-from robolearn.envs.task import State
+from robolearn.envs.servo_model import settle
+from robolearn.envs.task import State, wish
 
 Observation = dict[str, Any]
 Infos = dict[str, Any]
@@ -41,13 +41,9 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         autoreset_mode: SAME_STEP, NEXT_STEP, or DISABLED: then the caller resets with `reset_mask`.
         max_episode_steps: the time limit in control steps; None takes the registered one.
         threads: simulate on so many; 0 takes all CPUs.
-        paraphrases: which instruction templates to draw from, as for the single environment.
-        split: which objects, scenes and goals, as for the single environment.
-        cameras: the cameras to draw; by default all of the task's.
-        image_size: height and width of the pictures, pixels.
-        render_quality: "fast", "high" or "default".
         variations: names and levels of what shall differ from slot to slot and episode to episode,
             see `robolearn.envs.randomize`.
+        options: all other options of the single environment, such as cameras or servos.
 
     Attributes:
         batch: the simulations, as `mujoco.batch.Batch`.
@@ -66,23 +62,13 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         max_episode_steps: int | None = None,
         threads: int = 0,
-        paraphrases: str = "train",
-        split: str = "train",
-        cameras: Sequence[str] | None = None,
-        image_size: tuple[int, int] = (48, 84),
-        render_quality: Quality = "fast",
         variations: Mapping[str, int] | None = None,
+        **options: Any,  # noqa: ANN401 (each has its own type)
     ) -> None:
         self._mode = AutoresetMode(autoreset_mode)
-        single = gymnasium.make(
-            env_id,
-            obs_type=obs_type,
-            cameras=cameras,
-            image_size=image_size,
-            render_quality=render_quality,
-            paraphrases=paraphrases,
-            split=split,
-        )
+        if options.get("render_mode") is not None:
+            raise ValueError("a batch makes no videos; leave render_mode out")
+        single = gymnasium.make(env_id, obs_type=obs_type, **options)
         self._task = cast(ManipulationEnv, single.unwrapped)
         self.spec, self.arm, self.num_envs = gymnasium.spec(env_id), self._task.arm, num_envs
         self.metadata = {**self._task.metadata, "render_modes": [], "autoreset_mode": self._mode}
@@ -97,6 +83,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self._cameras = BatchCameras(self.batch, self._worlds.models, self._task)
         self._state = State(*map(self.batch.bind, State._fields))
         self._force, self._ctrl = self.batch.bind("actuator_force"), self.batch.bind("ctrl")
+        self._past = self.batch.bind("history")
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._seeds = np.zeros(num_envs, int)
         self._goals = np.tile(self._task.goal, (num_envs, 1))
@@ -120,7 +107,8 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
                 a certain goal.
 
         Raises:
-            ValueError: a bad mask, too few seeds or an unknown instruction; nothing has changed.
+            ValueError: a bad mask, too few seeds, an unknown instruction or option; nothing has
+                changed.
         """
         options = dict(options or {})
         mask = _checked_mask(options.pop("reset_mask", None), self.num_envs)
@@ -130,7 +118,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             seed = range(int(seed), int(seed) + self.num_envs)
         if len(seed) != self.num_envs:
             raise ValueError(f"reset got {len(seed)} seeds for {self.num_envs} slots")
-        info = self._begin(mask, seed, options.get("instruction"))
+        info = self._begin(mask, seed, wish(options))
         return self._observe(), _masked(info, mask)
 
     def step(
@@ -200,9 +188,11 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             if start.mocap_quat is not None:
                 self._state.mocap_quat[slot] = start.mocap_quat
             self._ctrl[slot, self._task.joints.ctrl] = start.qpos[self._task.joints.qpos]
+            self._settle(slot)
             self._goals[slot], self._instructions[slot] = start.goal, start.instruction
             self._seeds[slot] = seed
         self.batch.forward(slots)
+        self._cameras.begin(slots, starts)
         self._elapsed[mask] = self._held[mask] = 0
         self._over[mask] = False
         self._begun = self._begun or not self._over.any()
@@ -214,6 +204,14 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self._worlds.rest(slots, chosen, action[slots])
         no = np.zeros(self.num_envs, bool)
         return self._info(action, action, progress, success=no, unstable=no)
+
+    def _settle(self, slot: int) -> None:
+        """Makes the controls of a slot the past of delayed actuators too, as `settle` does."""
+        if self._past.shape[1]:
+            data = mujoco.MjData(self._task.model)
+            data.ctrl[:] = self._ctrl[slot]
+            settle(self._task.model, data)
+            self._past[slot] = data.history
 
     def _choose_seed(self, slot: int, seed: int | None) -> int:
         """As a single environment does: without a seed, the next one of the slot's generator."""

@@ -1,6 +1,7 @@
 """The cameras of a batch: every slot's pictures are those of a single environment, bit for bit."""
 
 from collections.abc import Sequence
+from copy import copy
 
 import mujoco
 import numpy as np
@@ -8,6 +9,7 @@ from mujoco.batch import Batch
 
 from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.render import Renderer
+from robolearn.envs.task import Start, State
 
 Pictures = dict[str, dict[str, np.ndarray]]
 
@@ -29,9 +31,23 @@ class BatchCameras:
         self._renderers: list[Renderer] = []
         kinds = ("pixels", "depth") if task.obs_type == "depth" else ("pixels",)
         self._kinds = kinds if task.active_cameras else ()
+        self._goals: dict[str, np.ndarray] = {}
+        if task._goal_pixels:
+            shape = (batch.nsim, *task.image_size, 3)
+            self._goals = {camera: np.zeros(shape, np.uint8) for camera in task.active_cameras}
+
+    def begin(self, slots: np.ndarray, starts: Sequence[Start]) -> None:
+        """Draws the goals of the episodes that have begun in some slots, if they are shown."""
+        if not self._goals:
+            return
+        for slot, start in zip(slots.tolist(), starts, strict=True):
+            self._batch.get_data(slot, self._data)
+            task = _alike(self._task, self._models[slot], self._data, start)
+            for camera, picture in task.draw_goal(self._renderer(slot)).items():
+                self._goals[camera][slot] = picture
 
     def draw(self, slots: Sequence[int] | np.ndarray, before: Pictures | None = None) -> Pictures:
-        """All pictures, "pixels" and perhaps "depth", {camera: (N, H, W, ...)} each.
+        """All pictures, "pixels" and perhaps "depth" and "goal_pixels", {camera: (N, H, W, ...)}.
 
         Args:
             slots: which to draw.
@@ -45,6 +61,8 @@ class BatchCameras:
                 drawn = renderer.rgb if kind == "pixels" else renderer.depth
                 for camera, picture in pictures[kind].items():
                     picture[slot] = drawn(self._data, camera)
+        if self._goals:
+            pictures["goal_pixels"] = {camera: p.copy() for camera, p in self._goals.items()}
         return pictures
 
     def _renderer(self, slot: int) -> Renderer:
@@ -65,6 +83,16 @@ class BatchCameras:
             }
             for kind in self._kinds
         }
+
+
+def _alike(
+    task: ManipulationEnv, model: mujoco.MjModel, data: mujoco.MjData, start: Start
+) -> ManipulationEnv:
+    """The task as if this was its model and its simulation, just reset."""
+    other = copy(task)
+    other.model, other.data, other._start = model, data, start
+    other.state = State(*(getattr(data, name)[None] for name in State._fields))
+    return other
 
 
 def _copy(pictures: Pictures, kinds: Sequence[str]) -> Pictures:

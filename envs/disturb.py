@@ -20,6 +20,8 @@ PUSH: Final = 20.0  # N on the hand, about 3 cm
 DISPLACEMENT: Final = 0.04  # m that an object is moved
 SLIPPERY: Final = 0.001  # of a finger's friction is left: a cube weighs 0.1 N, the grip is 20
 OVERLAP: Final = -0.0005  # m: what is deeper in each other than this overlaps
+SAG: Final = 0.001  # m: what lies on so much less than before, along x or y, lies over an edge
+LEVEL: Final = 0.7  # vertical part of a contact's normal, at least, of what an object lies on
 TRIES: Final = 20
 
 Step = tuple[Any, Any, bool, bool, dict[str, Any]]
@@ -132,9 +134,9 @@ class Push(Disturbance):
 
 
 class Displace(Disturbance):
-    """Somebody moves an object that lies there: it is suddenly a few centimetres away.
+    """Somebody moves an object of the instruction: it is suddenly a few centimetres away.
 
-    An object that the arm touches stays, and so does one that has no room.
+    An object that the arm touches stays, and so does one that has no room or nothing to lie on.
     """
 
     kind = "displace"
@@ -142,15 +144,17 @@ class Displace(Disturbance):
 
     def __init__(self, env: gymnasium.Env, level: int) -> None:
         super().__init__(env, level)
-        model = self.task.model
-        self._loose = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
-        if level and not self._loose.size:
-            raise ValueError(f"displace moves loose objects, and {self.task.spec.id} has none")
-        self._trial = mujoco.MjData(model)
+        if level and not self.task.movable(self.task.goal):
+            raise ValueError(
+                f"displace moves loose objects, and {self.task.spec.id} has none that could be "
+                "moved without spoiling the episode"
+            )
+        self._trial = mujoco.MjData(self.task.model)
 
     def disturb(self, action: np.ndarray) -> Step:
         """Moves one object to where it overlaps with nothing, at rest, then steps."""
-        joint = self._loose[self.rng.integers(self._loose.size)]
+        names = self.task.movable(self.task.goal)
+        joint = self.task.model.joint(names[self.rng.integers(len(names))]).id
         shifts = self.rng.uniform(-1, 1, (TRIES, 2)) * DISPLACEMENT * self.strength
         for shift in shifts if self._is_alone(joint) else ():
             if self._has_room(joint, shift):
@@ -168,12 +172,16 @@ class Displace(Disturbance):
         model, data, trial = self.task.model, self.task.data, self._trial
         trial.qpos[:], trial.mocap_pos[:] = data.qpos, data.mocap_pos
         trial.mocap_quat[:] = data.mocap_quat
+        body = model.jnt_bodyid[joint]
         mujoco.mj_fwdPosition(model, trial)
-        before = _overlap(model, trial, model.jnt_bodyid[joint])
+        before, lies_on = _overlap(model, trial, body), _support(model, trial, body)
         self._move(trial, joint, shift)
         mujoco.mj_fwdPosition(model, trial)
-        after = _overlap(model, trial, model.jnt_bodyid[joint])
-        return after >= min(before, OVERLAP)
+        if _overlap(model, trial, body) < min(before, OVERLAP):
+            return False
+        found = _support(model, trial, body)
+        same = bool(lies_on) and found.keys() == lies_on.keys()
+        return same and all((found[geom] > lies_on[geom] - SAG).all() for geom in found)
 
     def _move(self, data: mujoco.MjData, joint: int, shift: np.ndarray) -> None:
         q, v = self.task.model.jnt_qposadr[joint], self.task.model.jnt_dofadr[joint]
@@ -190,6 +198,8 @@ class Slip(Disturbance):
 
     def __init__(self, env: gymnasium.Env, level: int) -> None:
         super().__init__(env, level)
+        if level and not self.task.grasps:
+            raise ValueError(f"slip needs something in the hand, and {self.task.spec.id} has none")
         self._hands = [_geoms(self.task.model, *hand) for hand in _fingers(self.task)]
         self._pads = np.flatnonzero(np.any([a | b for a, b in self._hands], axis=0))
 
@@ -201,6 +211,7 @@ class Slip(Disturbance):
         """Whether a hand has something between its fingers."""
         data, bodies = self.task.data, self.task.model.geom_bodyid
         pairs = data.contact.geom[data.contact.exclude == 0]
+        pairs = pairs[(pairs >= 0).all(1)]  # a cloth has no geom
         pairs = np.concatenate([pairs, pairs[:, ::-1]])
         for palm, jaw in self._hands:
             on_palm = bodies[pairs[palm[pairs[:, 0]], 1]]
@@ -211,11 +222,12 @@ class Slip(Disturbance):
 
     def disturb(self, action: np.ndarray) -> Step:
         """The control period with slippery fingers."""
-        friction = self.task.model.geom_friction
-        before = friction[self._pads].copy()
-        friction[self._pads] *= SLIPPERY
+        pads, cloth = self.task.model.geom_friction, self.task.model.flex_friction
+        before = pads[self._pads].copy(), cloth.copy()
+        pads[self._pads] *= SLIPPERY
+        cloth *= SLIPPERY  # it decides about its contacts, whatever touches it
         result = self.env.step(action)
-        friction[self._pads] = before
+        pads[self._pads], cloth[:] = before
         return result
 
 
@@ -296,14 +308,30 @@ def _geoms(model: mujoco.MjModel, palm: int, jaw: int) -> tuple[np.ndarray, np.n
 
 def _touching(task: Any, body: int) -> np.ndarray:  # noqa: ANN401
     """The bodies that a body touches."""
-    pairs = task.model.geom_bodyid[task.data.contact.geom]
+    geoms = task.data.contact.geom
+    pairs = task.model.geom_bodyid[geoms[(geoms >= 0).all(1)]]
     return np.concatenate([pairs[pairs[:, 0] == body, 1], pairs[pairs[:, 1] == body, 0]])
 
 
 def _overlap(model: mujoco.MjModel, data: mujoco.MjData, body: int) -> float:
     """The deepest contact of a body, m, negative; 0 without one."""
-    mine = (model.geom_bodyid[data.contact.geom] == body).any(1)
+    mine = _contacts(model, data, body).any(1)
     return float(min(0.0, data.contact.dist[mine].min(initial=0.0)))
+
+
+def _contacts(model: mujoco.MjModel, data: mujoco.MjData, body: int) -> np.ndarray:
+    """Which sides of the contacts are a body's, bool (ncon, 2); a cloth's are no body's."""
+    geoms = data.contact.geom
+    return (model.geom_bodyid[geoms] == body) & (geoms >= 0)
+
+
+def _support(model: mujoco.MjModel, data: mujoco.MjData, body: int) -> dict[int, np.ndarray]:
+    """The geoms that a body lies on, and how far along x and y it does, m (2,)."""
+    mine = _contacts(model, data, body)
+    level = mine.any(1) & (np.abs(data.contact.frame[:, 2]) > LEVEL)
+    others = np.where(mine[:, 0], data.contact.geom[:, 1], data.contact.geom[:, 0])
+    places = data.contact.pos
+    return {int(g): np.ptp(places[level & (others == g)][:, :2], axis=0) for g in others[level]}
 
 
 def _pictures(observation: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import numpy as np
 
 from robolearn.envs import scene
 from robolearn.envs.base import ManipulationEnv
-from robolearn.envs.expert import Hand, Script, Style, watched
+from robolearn.envs.expert import Hand, Script, Style, facing, watched
+from robolearn.envs.grasp import reaching
 from robolearn.envs.language import Phrases, Words
 from robolearn.envs.lookup import chosen, free, length, sensor, yaw_of
 from robolearn.envs.task import Start, State
@@ -82,6 +83,7 @@ LAG: Final = 0.004  # m: how far the card still comes along when the hand stops
 BEFORE, INSIDE = 0.020, 0.012  # m: the tips in front of the card's end, then past it
 BELOW: Final = 0.007  # m: the lower jaw under the card while it comes in
 OPENED: Final = 0.25
+LEVEL: Final = np.pi / 2  # rad: fingers that hold a level card, in goal pictures
 TURNING: Final = 0.12  # m: as long a way takes as long
 
 
@@ -166,17 +168,25 @@ class EdgeGrasp(ManipulationEnv):
         moved[rows, card] = 0.0
         return (length(speed) < SLOW) & (moved < OTHER_MAY_MOVE).all(1)
 
+    def movable(self, goal: np.ndarray) -> tuple[str, ...]:
+        """The named card; see the base class."""
+        return (f"{CARDS[int(goal[NAMED])]} card",)
+
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """The cards' poses (7 each), the colour as one-hot, the front edge (x, y, yaw)."""
         parts = [state.qpos[:, self._cards[0]], goal[:, SHOWN]]
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def goal_scene(self, start: Start) -> Start:
-        """The named card in the air in front of the board, where a hand would hold it."""
+        """The named card in the air in front of the board, in the hand."""
         qpos = start.qpos.copy()
         pose = qpos[self._cards[0]].reshape(-1, 7)[start.goal[ONE_HOT].argmax()]
         pose[:2] -= _turned(np.array([OVERHANG + INSET[0], 0.0]), start.goal[FRONT][2])
         pose[2] += 1.2 * RAISED
+        end, low = near_end(pose), pose[2] - CARD[2] / 2
+        ahead = facing(end)
+        inside = end + INSIDE * np.array([np.cos(ahead), np.sin(ahead)])
+        qpos[self.joints.qpos] = reaching(self, [*inside, low], None, 0.0, LEVEL)
         return replace(start, qpos=qpos)
 
     @cached_property

@@ -3,9 +3,9 @@
 A square cloth with steel balls along its hem lies on the table. It is folded in half to the left or
 to the right, and that half in half again, away from the arm or towards it. Success: all four
 corners are where the one corner started that lies still in both folds, the cloth covers about a
-quarter of its flat area, nothing of it moves and the gripper has let go; all of that for
-`hold_seconds`. Between episodes place, turn and both directions vary; "novel_object" is a smaller
-cloth of another colour.
+quarter of its flat area, lies low and does not move, and the gripper touches none of its balls; all
+of that for `hold_seconds`. Between episodes place, turn and both directions vary; "novel_object" is
+a smaller cloth of another colour.
 
 The cloth is a flex whose edges keep their length, so it bends freely and does not stretch. The
 fingers carry it by the balls, six of them, which weigh the hem down as those of a tablecloth do.
@@ -82,7 +82,7 @@ MAX_YAW: Final = 0.2  # rad
 TOLERANCE: Final = 0.03  # m, of each corner
 COVERED: Final = (0.15, 0.36)  # share of the flat area, by the box about it; 0.25 is perfect
 AT_REST: Final = 0.05  # m/s
-CLEAR: Final = 0.03  # m between the tips and all corners: let go
+LYING: Final = 0.05  # m: so high the folds of a cloth that nobody holds may stand up
 WORTH: Final = 0.95  # progress of a cloth that lies as it should, but is not yet let go or at rest
 ATTEMPTS: Final = 14  # carries of a ball; five would do
 PLACED: Final = 0.02  # m: the expert is content with a ball that is so near to its place
@@ -90,6 +90,7 @@ GRASP_HEIGHT: Final = 0.010  # m
 LOW, ARC = 0.035, 0.2  # m, and m a metre: a ball is carried in an arc over its way
 RELEASE: Final = 0.2  # gripper opening that just lets go of a ball
 HELD: Final = 0.01  # m: a ball's vertex is higher than this only in the hand
+CLEAR: Final = 0.03  # m: how high the tips are free of a ball that they have let go
 
 # The goal vector: whether the still corner is at the cloth's left (1) and far (1) side, where it
 # started (x, y), the cloth's turn, its side, and the sum of the corners' distances at the start.
@@ -104,6 +105,8 @@ def vertex(column: int, row: int) -> int:
 
 CORNERS: Final = np.array([vertex(c, r) for c in (0, LAST) for r in (0, LAST)])
 BALLS: Final = (*CORNERS.tolist(), vertex(0, MIDDLE), vertex(LAST, MIDDLE))
+# m: how high each vertex may lie; the balls lie on the table.
+HIGHEST: Final = np.where(np.isin(np.arange(COUNT**2), BALLS), HELD, LYING)
 
 
 class Fold(ManipulationEnv):
@@ -137,6 +140,8 @@ class Fold(ManipulationEnv):
         for ball in BALLS:
             _add_ball(spec.body(f"cloth_{ball}"))
         scene.add_position(spec, "tool", mujoco.mjtObj.mjOBJ_SITE)
+        for ball in BALLS:
+            scene.add_touch(spec, f"ball {ball} touch", f"cloth_{ball}")
         return spec
 
     def start(self, rng: np.random.Generator, instruction: str | None) -> Start:
@@ -155,7 +160,7 @@ class Fold(ManipulationEnv):
         return Start(qpos, np.zeros((0, 3)), goal, text)
 
     def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Corners together, a quarter covered, released, at rest; see the base class."""
+        """Corners together, a quarter covered, low, released, at rest; see the base class."""
         corners = self._corners(state)
         off = length(corners[..., :2] - goal[:, None, PLACE])
         progress = WORTH * np.clip(1.0 - off.sum(1) / goal[:, BEGIN], 0.0, 0.99)
@@ -165,9 +170,9 @@ class Fold(ManipulationEnv):
         covered = self._covered(state, goal)
         folded = near & (covered > COVERED[0]) & (covered < COVERED[1])
         at_rest = length(self._speeds(state)).max(1) < AT_REST
-        tool = state.sensordata[:, None, self._tool]
-        let_go = (length(corners - tool) > CLEAR).all(1)
-        done = np.logical_and.reduce([folded, at_rest, let_go])
+        low = (self._vertices(state)[..., 2] < HIGHEST).all(1)
+        let_go = (state.sensordata[:, self._touches] == 0).all(1)
+        done = np.logical_and.reduce([folded, at_rest, low, let_go])
         return done, np.where(done, 1.0, np.where(folded, WORTH, progress))
 
     def _covered(self, state: State, goal: np.ndarray) -> np.ndarray:
@@ -219,6 +224,11 @@ class Fold(ManipulationEnv):
     @cached_property
     def _tool(self) -> slice:
         return sensor(self.model, "tool position")
+
+    @cached_property
+    def _touches(self) -> np.ndarray:
+        """Where the contacts between the gripper and each ball are counted (balls,)."""
+        return np.array([sensor(self.model, f"ball {ball} touch").start for ball in BALLS])
 
     def _put(self, qpos: np.ndarray, flat: np.ndarray) -> None:
         """Lays the vertices down at (vertices, 2)."""

@@ -94,7 +94,11 @@ def close_and_lift(
 
 
 def reaching(
-    task: "Task", position: Sequence[float] | np.ndarray, heading: float | None, opening: float
+    task: "Task",
+    position: Sequence[float] | np.ndarray,
+    heading: float | None,
+    opening: float,
+    pitch: float = 0.0,
 ) -> np.ndarray:
     """The arm's part of `qpos` (J,) with the finger tips there, for goal pictures.
 
@@ -103,9 +107,10 @@ def reaching(
         position: of the finger tips, m (3,).
         heading: the jaws' closing direction, rad; None faces the arm.
         opening: of the gripper, 0..1.
+        pitch: of the fingers, rad: 0 down, pi/2 level and forward.
     """
     hand = Hand(task, Style.draw(np.random.default_rng(0), Demonstrator()))
-    *_, action = hand.move(position, heading, opening, seconds=1.0)
+    *_, action = hand.move(position, heading, opening, pitch=pitch, seconds=1.0)
     # What the servos are told leads by what they sag; the pose itself is that of the kinematics.
     pose = hand.pose
     pose[-1] = task.joints.to_ctrl(action)[-1]

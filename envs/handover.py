@@ -184,6 +184,10 @@ class Handover(ManipulationEnv):
         moved = length(poses[..., :2] - goal[:, START].reshape(len(goal), -1, 2))
         return along & released & at_rest & (moved[rows, 1 - named] < OTHERS_MAY_MOVE)
 
+    def movable(self, goal: np.ndarray) -> tuple[str, ...]:
+        """The named bar; see the base class."""
+        return (f"{BARS[int(goal[NAMED])]} bar",)
+
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Poses of the bars (7 each), positions of the mats (3 each), receiver, bar one-hot."""
         poses, mats = state.qpos[:, self._bars[0]], state.mocap_pos.reshape(len(goal), -1)

@@ -143,6 +143,11 @@ class Insert(ManipulationEnv):
         done = seated & at_rest & released & (tilt_of(pose[:, 3:]) < FLAT)
         return done, np.where(done, 1.0, np.where(seated, WORTH, progress))
 
+    def movable(self, goal: np.ndarray) -> tuple[str, ...]:
+        """The phone; see the base class."""
+        del goal
+        return ("phone",)
+
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """The phone's pose (7), the named tray's, its colour as one-hot, all trays' poses."""
         parts = [state.qpos[:, self._phone[0]], goal]

@@ -166,6 +166,10 @@ class Lift(ManipulationEnv):
         moved[rows, named] = 0.0
         return held & slow & (moved < OTHERS_MAY_MOVE).all(1)
 
+    def movable(self, goal: np.ndarray) -> tuple[str, ...]:
+        """The named object; see the base class."""
+        return (KINDS[int(goal[NAMED])],)
+
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Object poses (7 each), the goal as a one-hot vector and a height, m."""
         poses = state.qpos[:, self._things[0]]

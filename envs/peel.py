@@ -127,6 +127,7 @@ class Peel(ManipulationEnv):
     phrases: ClassVar[Phrases] = PHRASES
     splits: ClassVar[tuple[str, ...]] = ("train", "novel_object", "novel_scene", "novel_state")
     work_area: ClassVar[tuple[float, float]] = WORK_AREA
+    grasps: ClassVar[bool] = False
 
     @classmethod
     def build(cls, split: str) -> mujoco.MjSpec:

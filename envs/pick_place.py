@@ -80,6 +80,7 @@ class PickPlace(ManipulationEnv):
     """See the module's docstring."""
 
     phrases: ClassVar[Phrases] = PHRASES
+    splits: ClassVar[tuple[str, ...]] = ("train", "novel_scene")
     work_area: ClassVar[tuple[float, float]] = WORK_AREA
 
     @classmethod
@@ -137,6 +138,10 @@ class PickPlace(ManipulationEnv):
         moved = length(self._poses(state)[..., :2] - goal[:, START].reshape(len(goal), -1, 2))
         moved[rows, cube] = 0.0
         return released & at_rest & (moved < OTHERS_MAY_MOVE).all(1)
+
+    def movable(self, goal: np.ndarray) -> tuple[str, ...]:
+        """The named cube; see the base class."""
+        return (f"{CUBES[int(goal[0]) - FIRST_CUBE]} cube",)
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Cube poses (7 each), bin positions (3 each), and the goal as two one-hot vectors."""

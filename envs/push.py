@@ -101,6 +101,7 @@ class Push(ManipulationEnv):
     phrases: ClassVar[Phrases] = PHRASES
     splits: ClassVar[tuple[str, ...]] = ("train", "novel_scene")
     work_area: ClassVar[tuple[float, float]] = WORK_AREA
+    grasps: ClassVar[bool] = False
 
     @classmethod
     def build(cls, split: str) -> mujoco.MjSpec:
@@ -151,6 +152,11 @@ class Push(ManipulationEnv):
         there = near & (squares[:, 2] < ALIGNED**2)
         done = there & at_rest & flat & (state.sensordata[:, self._touch] == 0).all(1)
         return done, np.where(done, 1.0, progress)
+
+    def movable(self, goal: np.ndarray) -> tuple[str, ...]:
+        """The T; see the base class."""
+        del goal
+        return ("T",)
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """The T's pose (7), the marks' places and yaws, the named mark's again, its colour."""

@@ -20,7 +20,7 @@ import numpy as np
 from robolearn.contract import Info
 from robolearn.envs.props import COLOURS, HIDDEN, NAME, PATTERNS, SHAPES, SHOWN, height_of
 from robolearn.envs.scene import TOP_EYE
-from robolearn.envs.task import Start, Task
+from robolearn.envs.task import Start, Task, wish
 from robolearn.envs.variation import MAX_LEVEL, Variation, next_seed, step_late, variation_stream
 
 # What happens at full strength.
@@ -65,10 +65,12 @@ def mass(world: World, rng: np.random.Generator, strength: float) -> None:
 
 
 def friction(world: World, rng: np.random.Generator, strength: float) -> None:
-    """Another friction for every body, the table among them."""
+    """Another friction for every body, the table among them, and for every cloth."""
     model, nominal = world.model, world.nominal
     scale = _factors(rng, model.nbody, FRICTION, strength)[nominal.geom_bodyid]
     model.geom_friction[:] = nominal.geom_friction * scale[:, None]
+    scale = _factors(rng, model.nflex, FRICTION, strength)
+    model.flex_friction[:] = nominal.flex_friction * scale[:, None]
 
 
 def damping(world: World, rng: np.random.Generator, strength: float) -> None:
@@ -208,7 +210,7 @@ class Randomized(Variation):
         """Draws the world, then begins the episode in it."""
         if self.level:
             task, chosen = self.task, next_seed(self.task, seed)
-            start = task.draw(chosen, (options or {}).get("instruction"))
+            start = task.draw(chosen, wish(options))
             world = World(task, task.model, self.nominal, start)
             draw_world(self.name, self.level, chosen, world)
         return self.env.reset(seed=seed, options=options)

@@ -73,6 +73,7 @@ class Reach(ManipulationEnv):
     phrases: ClassVar[Phrases] = PHRASES
     splits: ClassVar[tuple[str, ...]] = ("train", "novel_object", "novel_scene")
     work_area: ClassVar[tuple[float, float]] = WORK_AREA
+    grasps: ClassVar[bool] = False
     hold_seconds: ClassVar[float] = 0.5
 
     @classmethod

@@ -79,7 +79,8 @@ WORK_AREA: Final = (0.22, 0.385)  # m
 PLACES: Final = ((0.21, 0.075), (0.21, -0.075))  # m, of the two, either way round
 JITTER: Final = (0.02, 0.02)  # m
 OTHER_YAW: Final = np.pi  # rad, of the thing that is not named: any
-TURN: Final = (40.0, 120.0)  # degrees between the first angle and the drawn goal
+# Degrees between the first angle and the goal; one that is asked for may be further away.
+TURN: Final = (40.0, 120.0)
 AT_ONCE: Final = 2.2  # rad, most that is turned in one grasp
 TOLERANCE: Final = np.radians(20.0)
 FLAT: Final = 0.004  # m that its middle may be above where it is when it lies
@@ -127,14 +128,17 @@ class Reorient(ManipulationEnv):
         return spec
 
     def start(self, rng: np.random.Generator, instruction: str | None) -> Start:
-        """Random places, turns, goal and wording; the first turn is far from the drawn goal."""
+        """Random places, turns, goal and wording; the first turn is far from the goal."""
         places = np.array(PLACES)[rng.permutation(len(KINDS))]
         places = places + rng.uniform(-1.0, 1.0, places.shape) * JITTER
         yaws, qpos = rng.uniform(-OTHER_YAW, OTHER_YAW, len(KINDS)), self.home(rng)
         text, (named, angle) = self.instruct(rng, None)
-        yaws[named] = angle + rng.choice([-1, 1]) * np.radians(rng.uniform(*TURN))
-        if instruction is not None:  # the scene stays the drawn one, as for every instruction
+        turn = rng.choice([-1, 1]) * np.radians(rng.uniform(*TURN))
+        yaws[named] = angle + turn
+        if instruction is not None:  # the scene stays the drawn one, unless solved already
             text, (named, angle) = instruction, self.phrases.parse(instruction)
+            if abs(wrapped(yaws[named] - angle)) < np.radians(TURN[0]):
+                yaws[named] = angle + turn
         for k, pose in enumerate(self._slots(qpos)):
             pose[:] = scene.upright(places[k], yaws[k], _things(self.split)[k].height)
         shown = [*np.eye(len(KINDS))[named], np.cos(angle), np.sin(angle)]

@@ -36,9 +36,16 @@ _WORLD = {"contype": 1, "conaffinity": 3}
 
 
 def arm_spec() -> mujoco.MjSpec:
-    """The SO-101 alone, base at the origin, x forward, z up."""
+    """The SO-101 alone, base at the origin, x forward, z up.
+
+    Raises:
+        ValueError: the model cannot be read; the message names the file and, where known, the line.
+    """
     with as_file(files("robolearn.assets") / "so101.xml") as path:
-        return mujoco.MjSpec.from_file(str(path))
+        try:
+            return mujoco.MjSpec.from_file(str(path))
+        except ValueError as error:  # MuJoCo tells the line, but not of what
+            raise ValueError(f"{path}: {error}") from error
 
 
 def pair_spec() -> mujoco.MjSpec:

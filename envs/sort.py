@@ -154,6 +154,11 @@ class Sort(ManipulationEnv):
             progress = np.where(done, 1.0, progress)
         return done, progress
 
+    def movable(self, goal: np.ndarray) -> tuple[str, ...]:
+        """All things; see the base class."""
+        del goal
+        return NAMES
+
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Poses of the things (7 each), positions of the bins (3 each), which go to the left."""
         poses, bins = state.qpos[:, self._things[0]], state.mocap_pos.reshape(len(goal), -1)

@@ -145,6 +145,11 @@ class Stack(ManipulationEnv):
         done = built & still & (state.sensordata[:, TOUCH] == 0).all(1)
         return done, np.where(done, 1.0, progress)
 
+    def movable(self, goal: np.ndarray) -> tuple[str, ...]:
+        """All cubes; see the base class."""
+        del goal
+        return CUBES
+
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Cube poses (7 each) and the order as three one-hot vectors."""
         poses = state.qpos[:, self._cubes[0]]

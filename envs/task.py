@@ -5,7 +5,7 @@ that the single environment (N = 1) and the batched one (`robolearn.envs.batch`)
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final, NamedTuple
@@ -45,6 +45,18 @@ class Start:
     mocap_quat: np.ndarray | None = None  # (nmocap, 4); None: as the model has them
 
 
+def wish(options: Mapping[str, Any] | None) -> str | None:
+    """The instruction that a caller of `reset` asks for, if any.
+
+    Raises:
+        ValueError: an option that there is not.
+    """
+    for key in options or {}:
+        if key != "instruction":
+            raise ValueError(f"reset has no option {key!r}; give {{'instruction': text}}")
+    return (options or {}).get("instruction")
+
+
 class Task:
     """See the module's docstring.
 
@@ -67,6 +79,7 @@ class Task:
     work_area: ClassVar[tuple[float, float]]  # m along x and y: what the camera `top` must show
     hold_seconds: ClassVar[float] = 0.25  # how long the goal test must hold
     timestep: ClassVar[float] = TIMESTEP  # s
+    grasps: ClassVar[bool] = True  # whether it takes holding something, which may slip
 
     model: mujoco.MjModel
     data: mujoco.MjData
@@ -111,6 +124,17 @@ class Task:
             state: N simulations.
             goal: (N, G), from `Start.goal`.
         """
+
+    def movable(self, goal: np.ndarray) -> tuple[str, ...]:
+        """Free joints of what somebody may move in the middle of an episode, and it stays solvable.
+
+        Those are the objects that the instruction names: goal tests want all others left alone.
+
+        Args:
+            goal: (G,), from `Start.goal`.
+        """
+        del goal
+        return ()
 
     @abstractmethod
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:

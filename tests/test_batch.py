@@ -1,5 +1,7 @@
 """The batched environment: bit for bit what single environments do, side by side."""
 
+from dataclasses import replace
+
 import gymnasium
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from robolearn.contract import ActionError, Info
 from robolearn.envs import batch
 from robolearn.envs.batch import BatchedEnv
 from robolearn.envs.randomize import RANDOMIZERS
+from robolearn.envs.servo_model import ServoModel
 from robolearn.registry import make_env, simulated_ids
 from robolearn.rollout import rollout
 from robolearn.seeding import stream
@@ -160,6 +163,41 @@ def test_pictures_equal_those_of_single_environments(env_id, mode, options):
         assert_equal_steps(batched.step(action), singles.step(action))
 
 
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+@pytest.mark.parametrize("variations", [{}, {"camera": 4, "texture": 4}])
+def test_pictures_of_the_goal_equal_those_of_single_environments(mode, variations):
+    options = {"goal_pixels": True, "image_size": (24, 32), "variations": variations}
+    batched, singles = pair(SOME[0], mode, limit=2, count=2, obs_type="pixels_agent_pos", **options)
+    assert batched.observation_space == singles.observation_space
+    reset = batched.reset(seed=[5, 8])
+    assert reset[0]["goal_pixels"]["top"].any()
+    assert_equal_steps(reset, singles.reset(seed=[5, 8]))
+    mask = np.array([True, False])
+    for count, action in zip(range(5), wander(batched), strict=False):
+        if count == 1:
+            again = batched.reset(options={"reset_mask": mask})
+            assert_equal_steps(again, singles.reset(options={"reset_mask": mask.copy()}))
+        assert_equal_steps(batched.step(action), singles.step(action))
+
+
+def test_other_servos_equal_those_of_single_environments(tmp_path):
+    task = make_env(SOME[0], obs_type="state").unwrapped
+    servos = ServoModel.of(task.model, task.arm)
+    late = replace(servos, delay=np.full(servos.kp.size, 0.1), kp=servos.kp / 2)
+    late.save(tmp_path / "servos.json", evidence={})
+    batched, singles = pair(
+        SOME[0], AutoresetMode.SAME_STEP, limit=4, servos=tmp_path / "servos.json"
+    )
+    assert_equal_steps(batched.reset(seed=3), singles.reset(seed=3))
+    for _, action in zip(range(6), wander(batched), strict=False):
+        assert_equal_steps(batched.step(action), singles.step(action))
+
+
+def test_a_batch_makes_no_videos():
+    with pytest.raises(ValueError, match="a batch makes no videos"):
+        BatchedEnv(SOME[0], 2, render_mode="rgb_array")
+
+
 EVERY = {**dict.fromkeys(RANDOMIZERS, 3), "delay": 2}
 
 
@@ -285,6 +323,14 @@ def test_bad_action_moves_no_slot(manual, spoil, words):
     before = manual.batch.state.copy()
     with pytest.raises(ActionError, match=words):
         manual.step(spoil(observation["agent_pos"]))
+    np.testing.assert_array_equal(manual.batch.state, before)
+
+
+def test_unknown_reset_option_moves_no_slot(manual):
+    manual.reset(seed=0)
+    before = manual.batch.state.copy()
+    with pytest.raises(ValueError, match="no option 'mask'; give {'instruction'"):
+        manual.reset(seed=1, options={"mask": np.ones(3, bool)})
     np.testing.assert_array_equal(manual.batch.state, before)
 
 

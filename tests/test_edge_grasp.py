@@ -182,8 +182,18 @@ def test_every_card_is_asked_for_in_words_of_the_training_set(env):
     assert all(start.goal[ONE_HOT].argmax() == c for start, c in zip(drawn, cards, strict=True))
 
 
-def test_the_goal_picture_shows_the_card_in_the_air(env):
-    env.reset(seed=4)
-    env._place(env.data, env.goal_scene(env._start))
-    assert env._pose()[2] > LYING + RAISED
-    assert env._overhang() > edge_grasp.ENOUGH
+def test_the_goal_picture_shows_the_card_in_the_hand(env):
+    arm = {g for g in range(env.model.ngeom) if env.model.geom_contype[g] == 2}
+    board = geoms(env.model, "board")
+    for seed in range(10):
+        env.reset(seed=seed)
+        env._place(env.data, env.goal_scene(env._start))
+        assert env._pose()[2] > LYING + RAISED
+        assert env._overhang() > 0.9 * edge_grasp.ENOUGH
+        assert env.evaluate(env.state, env.goal[None])[0][0]  # between both jaws
+        assert min(contact.dist for contact in env.data.contact) > -0.003
+        gaps = [
+            mujoco.mj_geomDistance(env.model, env.data, *pair, 0.05, None)
+            for pair in product(arm, board)
+        ]
+        assert min(gaps) > 0.001

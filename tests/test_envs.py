@@ -1,12 +1,15 @@
 """What simulated tasks keep besides the contract (tests/test_conformance.py)."""
 
 from dataclasses import replace
+from itertools import combinations, islice
 
 import mujoco
 import numpy as np
 import pytest
 
 from robolearn.contract import ActionError, Info
+from robolearn.envs import scene
+from robolearn.envs.expert import Demonstrator
 from robolearn.envs.servo_model import ServoModel
 from robolearn.registry import make_env, simulated_ids
 from robolearn.seeding import stream
@@ -88,12 +91,48 @@ def test_every_kind_of_demonstrator_can_do_it(env_id):
 
 def demonstrate(env, seed):
     """The last info of a demonstration."""
+    *_, (_, info) = demonstration(env, seed)
+    return info
+
+
+def demonstration(env, seed):
+    """Action and info of every step."""
     env.reset(seed=seed)
     script, over = env.unwrapped.expert(stream(seed, "expert")), False
     while not over:
-        *_, terminated, truncated, info = env.step(next(script))
+        action = next(script)
+        *_, terminated, truncated, info = env.step(action)
         over = terminated or truncated
-    return info
+        yield action, info
+
+
+def test_style_and_quality_change_the_ways(states):
+    """In every task the first second differs, on the same seed."""
+    ways = []
+    for options in (("fast", 1.0), ("slow", 1.0), ("any", 1.0), ("any", 0.3)):
+        states.unwrapped.demonstrator = Demonstrator(*options)
+        ways.append(np.array([a for a, _ in islice(demonstration(states, 0), 20)]))
+    states.unwrapped.demonstrator = Demonstrator()
+    assert all(np.abs(one - two).max() > 0.01 for one, two in combinations(ways, 2))
+
+
+@pytest.mark.parametrize("task", ["CloseDrawer", "Lift"])
+def test_slow_and_poor_demonstrations_take_longer(task):
+    def mean_steps(**options):
+        env = make_env(f"robolearn/{task}-v0", obs_type="state", **options)
+        return np.mean([len([*demonstration(env, seed)]) for seed in range(4)])
+
+    assert mean_steps(style="slow") > 1.1 * mean_steps(style="fast")
+    assert mean_steps(quality=0.3) > 1.1 * mean_steps()
+
+
+@pytest.mark.parametrize("task", ["CloseDrawer", "Lift", "PickPlace"])
+def test_left_first_and_right_first_go_apart(task):
+    def way(style):
+        env = make_env(f"robolearn/{task}-v0", obs_type="state", style=style)
+        return np.array([a for a, _ in islice(demonstration(env, 0), 20)])
+
+    assert np.abs(way("left-first") - way("right-first")).max() > 0.03
 
 
 def test_no_cameras_no_pictures(env_id):
@@ -182,6 +221,24 @@ def test_unknown_instruction_changes_no_bit(states):
     with pytest.raises(ValueError, match="try for example"):
         states.reset(seed=6, options={"instruction": info[Info.TASK] + "s"})
     assert bits(states) == before
+
+
+def test_unknown_reset_option_changes_no_bit(states):
+    states.reset(seed=5)
+    before = bits(states)
+    with pytest.raises(ValueError, match="no option 'instructions'; give {'instruction'"):
+        states.reset(seed=6, options={"instructions": "as you like"})
+    assert bits(states) == before
+
+
+def test_a_scene_that_fails_to_load_names_file_and_line(tmp_path, monkeypatch):
+    (tmp_path / "so101.xml").write_text(
+        "<mujoco>\n  <worldbody>\n    <bdoy/>\n  </worldbody>\n</mujoco>"
+    )
+    monkeypatch.setattr(scene, "files", lambda package: tmp_path)
+    with pytest.raises(ValueError, match=r"(?s)so101\.xml: .*line 3") as caught:
+        scene.arm_spec()
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_an_identified_arm_moves_otherwise(env_id, states, tmp_path):

@@ -1,6 +1,6 @@
 """envs/fold.py: what counts as folded, how episodes start, how the expert does it."""
 
-from itertools import product
+from itertools import islice, product
 
 import mujoco
 import numpy as np
@@ -129,16 +129,31 @@ def test_each_condition_of_success_counts(env):
     begin(env)
     folded(env)
     hold(env, 2)
-    state, goal = rows(env, 6)
+    state, goal = rows(env, 9)
     state.qpos[1, axis(env, vertex(0, 0), 0)[0]] += 0.04  # a corner is off
     state.qvel[2, axis(env, vertex(3, 3), 2)[1]] = 2 * fold.AT_REST
-    state.sensordata[3, env._tool] = env._corners(env.state)[0, 0] + [0.0, 0.0, 0.01]  # still held
+    state.sensordata[3, env._touches[-1]] = 1  # still held, by a ball at the crease
     state.qpos[4, axis(env, vertex(LAST // 2, 1), 1)[0]] -= 0.08  # an edge sticks out
     state.qpos[5, env._cloth[0]] -= np.tile([0.0, 0.05, 0.0], COUNT**2)  # all of it elsewhere
+    state.qpos[6, axis(env, BALLS[-1], 2)[0]] += 0.05  # a ball at the crease is in the air
+    state.qpos[7, axis(env, vertex(3, 3), 2)[0]] += 0.06  # the cloth's middle is
+    state.sensordata[8, env._touches[0]] = 2  # still held, by a corner
     success, progress = env.evaluate(state, goal)
-    assert success.tolist() == [True, False, False, False, False, False]
+    assert success.tolist() == [True] + [False] * 8
     assert progress[0] == 1.0
     assert (progress[1:] < 1.0).all()
+
+
+def test_the_gripper_feels_each_ball_of_the_cloth_it_carries(env):
+    begin(env)
+    felt = np.zeros(len(BALLS), bool)
+    for action in islice(env.expert(stream(0, "expert")), 200):
+        env.step(action)
+        touch = env.data.sensordata[env._touches] > 0
+        high = env._vertices(env.state)[0, BALLS, 2] > 1.5 * fold.HELD
+        assert (touch | ~high).all() or not touch.any()  # falling
+        felt |= touch & high
+    assert felt.sum() >= 3
 
 
 def test_the_tolerance_of_the_corners(env):

@@ -211,6 +211,16 @@ def test_the_same_start_whatever_is_asked_for(env):
     np.testing.assert_array_equal(one.mocap_pos, other.mocap_pos)
 
 
+def test_a_novel_scene_has_the_same_episodes_at_another_table(env):
+    other = PickPlace(obs_type="state", split="novel_scene")
+    for seed in range(5):
+        one, two = env.draw(seed, None), other.draw(seed, None)
+        assert one.instruction == two.instruction
+        np.testing.assert_array_equal(one.qpos, two.qpos)
+    assert not np.array_equal(env.model.geom_rgba, other.model.geom_rgba)
+    np.testing.assert_array_equal(env.model.geom_size, other.model.geom_size)
+
+
 def projected(env, camera, points):
     """Pixel coordinates (N, 2), x to the right and y down, of points (N, 3)."""
     view, model = env.data.camera(camera), env.model

@@ -162,6 +162,16 @@ def test_the_same_scene_whatever_is_asked_for(env):
     assert other.goal[reorient.ANGLE_AT] == pytest.approx(np.radians(-12.5))
 
 
+def test_what_is_asked_for_must_be_turned_to(env):
+    for seed in range(30):
+        for named, angle in product(KINDS, range(-90, 91, 30)):
+            start = env.draw(seed, f"turn the {named} to {angle} degrees")
+            drawn, poses = env._slots(env.draw(seed, None).qpos), env._slots(start.qpos)
+            np.testing.assert_array_equal(poses[:, :3], drawn[:, :3])
+            yaw = yaw_of(poses[KINDS.index(named), 3:])
+            assert np.degrees(abs(wrapped(yaw - np.radians(angle)))) > reorient.TURN[0] - 0.01
+
+
 def test_novel_angles_are_never_drawn_in_training():
     drawn = [{a for _, a in PHRASES.all("all", s).values()} for s in ("train", "novel_state")]
     assert not drawn[0] & drawn[1]
