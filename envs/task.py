@@ -189,8 +189,9 @@ class Task:
         return text, self.phrases.parse(text)
 
     def home(self, rng: np.random.Generator) -> np.ndarray:
-        """The model's rest state (nq,) with the arm about its home pose."""
+        """The model's rest state (nq,) with the arm about its home pose, within its range."""
         qpos = self.model.qpos0.copy()
         home = np.array(self.arm.home) + rng.normal(0.0, 0.03, self.arm.size)
+        home = np.clip(home, self.arm.low, self.arm.high)  # a real arm could not get there
         qpos[self.joints.qpos] = self.joints.to_ctrl(home)
         return qpos

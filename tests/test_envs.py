@@ -135,6 +135,14 @@ def test_left_first_and_right_first_go_apart(task):
     assert np.abs(way("left-first") - way("right-first")).max() > 0.03
 
 
+def test_the_arm_starts_within_its_range(states):
+    arm, joints = states.unwrapped.arm, states.unwrapped.joints
+    low, high = (limit.astype(float) for limit in arm.limits)
+    for seed in range(80):
+        position = joints.position(states.unwrapped.draw(seed, None).qpos)
+        assert ((position >= low - 1e-6) & (position <= high + 1e-6)).all(), seed
+
+
 def test_no_cameras_no_pictures(env_id):
     assert "pixels" not in make_env(env_id, cameras=[]).reset(seed=2)[0]
 
