@@ -7,6 +7,7 @@ that the single environment (N = 1) and the batched one (`robolearn.envs.batch`)
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -48,11 +49,13 @@ class Start:
 def wish(options: Mapping[str, Any] | None) -> str | None:
     """The instruction that a caller of `reset` asks for, if any.
 
+    Other options are let pass, since tools such as LeRobot's have some of their own.
+
     Raises:
-        ValueError: an option that there is not.
+        ValueError: an option that looks like a slip of the pen.
     """
     for key in options or {}:
-        if key != "instruction":
+        if key != "instruction" and get_close_matches(key, ["instruction"]):
             raise ValueError(f"reset has no option {key!r}; give {{'instruction': text}}")
     return (options or {}).get("instruction")
 

@@ -403,6 +403,7 @@ def test_it_takes_a_terminal(monkeypatch, tmp_path):
         main(CalibrateConfig("/dev/none", tmp_path / "arm.json"))
 
 
+@pytest.mark.realtime  # beside other tests on all cores it once waited for ever
 def test_a_human_at_a_terminal(monkeypatch, capsys):
     master, slave = os.openpty()
     looks = []

@@ -145,7 +145,8 @@ def test_make_targets_are_the_commands_that_the_documents_name():
         "docs": "python -m robolearn.docs",
     }.items():
         dry_run = ["make", "--no-print-directory", "-n", target]  # make starts this test
-        said = subprocess.run(dry_run, cwd=ROOT, capture_output=True, text=True)
+        plain = {k: v for k, v in os.environ.items() if k not in ("ARGS", "MAKEFLAGS")}
+        said = subprocess.run(dry_run, cwd=ROOT, env=plain, capture_output=True, text=True)
         last = said.stdout.splitlines()[-1].strip()
         assert last.partition(" -m realtime")[0] == f".venv/bin/{command}"
 

@@ -313,7 +313,8 @@ def test_an_arm_has_no_variations(tmp_path):
         record(config)
 
 
-def test_evaluations_have_their_own_folders(tmp_path):
+def test_evaluations_have_their_own_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "trained_on", lambda policy: "robolearn/PickPlace-v0")
     (tmp_path / "model.safetensors").touch()
     plain = EvalConfig(tmp_path)
     varied = EvalConfig(tmp_path, variations={"push": 2, "mass": 1}, shuffle_instructions=True)
