@@ -212,7 +212,8 @@ class Driver:
         Raises:
             DriverError: a fault, or something is in the way all the same.
         """
-        goal = np.asarray(goal, float)
+        limits = Limits.of(self.config.arm)  # nearer to an end of its range no joint ever goes
+        goal = np.clip(np.asarray(goal, float), limits.low, limits.high)
         snapshot = self._go(goal)
         for _ in range(DETOURS):
             for joint in range(self.config.arm.size):
