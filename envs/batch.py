@@ -22,7 +22,7 @@ from robolearn.envs.base import DIVERGED, UNSTABLE, ManipulationEnv
 from robolearn.envs.batch_pixels import BatchCameras
 from robolearn.envs.batch_worlds import BatchWorlds
 from robolearn.envs.servo_model import settle
-from robolearn.envs.task import State, wish
+from robolearn.envs.task import State
 
 Observation = dict[str, Any]
 Infos = dict[str, Any]
@@ -118,7 +118,10 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             seed = range(int(seed), int(seed) + self.num_envs)
         if len(seed) != self.num_envs:
             raise ValueError(f"reset got {len(seed)} seeds for {self.num_envs} slots")
-        info = self._begin(mask, seed, wish(options))
+        if unknown := options.keys() - {"instruction"}:
+            known = "{'instruction': text, 'reset_mask': bool (N,)}"
+            raise ValueError(f"reset has no option {min(unknown)!r}; give {known}")
+        info = self._begin(mask, seed, options.get("instruction"))
         return self._observe(), _masked(info, mask)
 
     def step(
