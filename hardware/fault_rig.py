@@ -276,7 +276,7 @@ class Rig:
     def _live(self) -> list[Path]:
         """The rings of drivers that run, or that nobody could clean up after, the newest last."""
         live = (self.folder / "blackbox").glob("live-*")
-        return sorted(live, key=lambda folder: folder.stat().st_mtime)
+        return sorted((folder for folder in live if _age(folder)), key=_age)
 
     def saved(self, fault: str) -> list[Path]:
         """The recordings of a fault, or of all, the newest last."""
@@ -293,3 +293,11 @@ class Rig:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _age(folder: Path) -> float:
+    """When it was last changed; 0 if its driver has just removed it."""
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

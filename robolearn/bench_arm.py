@@ -10,6 +10,7 @@ Seconds of the fault rows are the arm's own, cycle by cycle, except where proces
 are those of the clock on the wall. A part's figures are kept in `out` as soon as it is done.
 """
 
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, nullcontext
@@ -104,6 +105,7 @@ def measure_faults(config: BenchArmConfig) -> dict[str, Any]:
     if not rows:
         raise ValueError(f"no fault has {config.rows!r} in its name")
     outcomes: dict[str, list[Outcome]] = {}
+    shutil.rmtree(config.out / "rig", ignore_errors=True)  # what an earlier run left there
     for realtime in (False, True):
         mine = [row for row in rows if row.realtime is realtime]
         tries = [(row, k) for row in mine for k in range(config.repeats)]
