@@ -16,6 +16,7 @@ from robolearn.contract import (
     check_action,
     limit_action,
     observation_space,
+    wish,
 )
 from robolearn.envs.expert import Demonstrator
 from robolearn.envs.joints import JointMap
@@ -23,7 +24,7 @@ from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.render import PROFILES, Quality, Renderer
 from robolearn.envs.scene import frame_top_camera
 from robolearn.envs.servo_model import ServoModel, settle
-from robolearn.envs.task import Start, State, Task, wish
+from robolearn.envs.task import Start, State, Task
 from robolearn.seeding import stream
 
 UNSTABLE: Final = "physics_unstable"  # the fault code

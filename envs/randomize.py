@@ -17,10 +17,10 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from robolearn.contract import Info
+from robolearn.contract import Info, wish
 from robolearn.envs.props import COLOURS, HIDDEN, NAME, PATTERNS, SHAPES, SHOWN, height_of
 from robolearn.envs.scene import TOP_EYE
-from robolearn.envs.task import Start, Task, wish
+from robolearn.envs.task import Start, Task
 from robolearn.envs.variation import MAX_LEVEL, Variation, next_seed, step_late, variation_stream
 
 # What happens at full strength.

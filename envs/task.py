@@ -5,9 +5,8 @@ that the single environment (N = 1) and the batched one (`robolearn.envs.batch`)
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -44,20 +43,6 @@ class Start:
     goal: np.ndarray  # (G,) float64: what success is measured against
     instruction: str
     mocap_quat: np.ndarray | None = None  # (nmocap, 4); None: as the model has them
-
-
-def wish(options: Mapping[str, Any] | None) -> str | None:
-    """The instruction that a caller of `reset` asks for, if any.
-
-    Other options are let pass, since tools such as LeRobot's have some of their own.
-
-    Raises:
-        ValueError: an option that looks like a slip of the pen.
-    """
-    for key in options or {}:
-        if key != "instruction" and get_close_matches(key, ["instruction"]):
-            raise ValueError(f"reset has no option {key!r}; give {{'instruction': text}}")
-    return (options or {}).get("instruction")
 
 
 class Task:

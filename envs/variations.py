@@ -5,6 +5,7 @@
 | mass, friction, damping, servo, delay | the physics of an episode | `robolearn.envs.randomize` |
 | camera, light, texture, distractors | the looks of an episode | `robolearn.envs.randomize` |
 | push, displace, slip, freeze, action_delay | in its midst | `robolearn.envs.disturb` |
+| label | the instruction is another goal's | `robolearn.envs.mislabel` |
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Final
 import gymnasium
 
 from robolearn.envs.disturb import DISTURBANCES
+from robolearn.envs.mislabel import Mislabelled
 from robolearn.envs.randomize import RANDOMIZERS, Delayed, Randomized
 from robolearn.envs.variation import Variation, check_level
 
@@ -26,6 +28,7 @@ VARIATIONS: Final[dict[str, Callable[[gymnasium.Env, int], Variation]]] = {
     **{name: partial(_randomized, name) for name in RANDOMIZERS},
     "delay": Delayed,
     **DISTURBANCES,
+    "label": Mislabelled,
 }
 
 

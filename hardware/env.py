@@ -22,6 +22,7 @@ from robolearn.contract import (
     action_space,
     check_action,
     observation_space,
+    wish,
 )
 from robolearn.hardware.camera import CameraConfig, Cameras
 from robolearn.hardware.client import Driver, DriverError, Snapshot
@@ -147,14 +148,15 @@ class SO101Env(gymnasium.Env[dict[str, Any], np.ndarray]):
             options: {"instruction": text} asks for a certain goal.
 
         Raises:
-            ValueError: an instruction that the twin's task does not know.
+            ValueError: an instruction that the twin's task does not know, or an option that looks
+                like a slip of the pen.
             DriverError: a fault is latched (look at the arm, then call `driver.reset_fault()`), or
                 the arm does not get to its start.
         """
+        asked = wish(options)
         super().reset(seed=seed)
         self._seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
-        wish = (options or {}).get("instruction")
-        self.task_description = self.stage.begin(self.driver, self._seed, wish)
+        self.task_description = self.stage.begin(self.driver, self._seed, asked)
         snapshot = self.driver.read()
         self._steps, self._first_cycle = 0, snapshot.cycle
         goal = snapshot.goal.astype(np.float32)

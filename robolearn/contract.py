@@ -17,10 +17,11 @@ constants of `Info`. SI units everywhere; degrees, ticks and percent exist only 
 and in the dataset import.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from gymnasium import spaces
@@ -147,6 +148,20 @@ def observation_space(
     if state_size:
         entries["environment_state"] = spaces.Box(-np.inf, np.inf, (state_size,), np.float32)
     return spaces.Dict(entries)
+
+
+def wish(options: Mapping[str, Any] | None) -> str | None:
+    """The instruction that a caller of `reset` asks for, if any.
+
+    Other options are let pass, since tools such as LeRobot's have some of their own.
+
+    Raises:
+        ValueError: an option that looks like a slip of the pen.
+    """
+    for key in options or {}:
+        if key != "instruction" and get_close_matches(key, ["instruction"]):
+            raise ValueError(f"reset has no option {key!r}; give {{'instruction': text}}")
+    return (options or {}).get("instruction")
 
 
 def check_action(arm: ArmSpec, action: np.ndarray, batch: tuple[int, ...] = ()) -> np.ndarray:

@@ -242,3 +242,11 @@ def test_unknown_instruction_names_a_near_one(states):
     with pytest.raises(ValueError, match=f"try for example {known!r}"):
         states.reset(seed=6, options={"instruction": known + "s"})
     assert states.reset(seed=6, options={"instruction": known})[1][Info.TASK] == known
+
+
+def test_a_misspelt_option_is_refused_and_an_unknown_one_let_pass(states):
+    before, _ = states.reset(seed=5)
+    with pytest.raises(ValueError, match="no option 'instructions'; give {'instruction': text}"):
+        states.reset(seed=6, options={"instructions": "go"})
+    observation, _ = states.reset(seed=5, options={"some_tool": 1})
+    np.testing.assert_allclose(observation["agent_pos"], before["agent_pos"], atol=0.01)
