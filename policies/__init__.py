@@ -14,4 +14,5 @@ def _lazy(module: str, name: str) -> Callable[[], "type[Policy]"]:
 
 POLICIES: dict[str, Callable[[], "type[Policy]"]] = {
     "flow": _lazy("flow", "FlowPolicy"),
+    "diffusion": _lazy("diffusion", "DiffusionPolicy"),
 }

@@ -4,6 +4,7 @@
                                                          └─ coarse feature map ───── token
     words    (B, L) ─ embedding, convolution over neighbours, attention pooling ──── token
     joints   (B, J) ─ MLP ────────────────────────────────────────────────────────── token
+    state    (B, S) ─ MLP, for policies that may look into the simulator ─────────── token
 
 Soft-argmax keypoints (Levine et al. 2016, section 5) say where the thing is that the task needs,
 finer than the feature map's grid; feature-wise modulation (FiLM, Perez et al. 2018, eq. 1) lets the
@@ -31,6 +32,7 @@ class Backbone(nn.Module):
         cameras: camera name -> (height, width).
         joints: J.
         vocabulary: the words that training knows.
+        state: S, the size of "environment_state"; 0 does without.
     """
 
     def __init__(
@@ -39,20 +41,28 @@ class Backbone(nn.Module):
         cameras: Mapping[str, tuple[int, int]],
         joints: int,
         vocabulary: Sequence[str],
+        state: int = 0,
     ) -> None:
         super().__init__()
-        self.config, self.cameras = config, dict(cameras)
+        self.config, self.cameras, self.state = config, dict(cameras), state
         self.agent_pos = Normaliser((joints,))
         self.language = LanguageEncoder(vocabulary, config.words, config.width)
         self.vision = nn.ModuleDict({c: ImageEncoder(config) for c in cameras})
-        self.joints = nn.Sequential(
-            nn.Linear(joints, config.width), nn.SiLU(), nn.Linear(config.width, config.width)
-        )
+        self.joints = _two_layers(joints, config.width)
+        if state:
+            self.environment_state = Normaliser((state,))
+            self.world = _two_layers(state, config.width)
 
     @property
     def token_count(self) -> int:
-        """T: two tokens a camera, one for the words, one for the joints."""
-        return 2 * len(self.cameras) + 2
+        """T: two tokens a camera, one for the words, one for the joints, one for a state."""
+        return 2 * len(self.cameras) + 2 + bool(self.state)
+
+    def fit(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Takes the statistics of a dataset's columns."""
+        self.agent_pos.fit(columns["agent_pos"])
+        if self.state:
+            self.environment_state.fit(columns["environment_state"])
 
     def forward(
         self,
@@ -63,15 +73,22 @@ class Backbone(nn.Module):
         """Tokens (B, T, D).
 
         Args:
-            observation: "agent_pos" (B, J) and "pixels" {camera: uint8 (B, h, w, 3)}.
+            observation: "agent_pos" (B, J), "pixels" {camera: uint8 (B, h, w, 3)}, and
+                "environment_state" (B, S) if it looks at that.
             instructions: B strings.
             rng: in training, the source of the language augmentation.
         """
         words = self.language(instructions, rng)
         tokens = [words, self.joints(self.agent_pos(observation["agent_pos"]))]
+        if self.state:
+            tokens.append(self.world(self.environment_state(observation["environment_state"])))
         for camera, encoder in self.vision.items():
             tokens.extend(encoder(observation["pixels"][camera], words))
         return torch.stack(tokens, dim=1)
+
+
+def _two_layers(size: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
 
 class ImageEncoder(nn.Module):

@@ -8,7 +8,7 @@ Data layout. B batch, n candidates, H chunk steps, J joints, D features:
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,7 +18,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from robolearn import checkpoint
-from robolearn.contract import ArmSpec
+from robolearn.contract import ArmSpec, observation_space
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
@@ -34,10 +34,13 @@ class Context:
     Attributes:
         tokens: (B, T, D) vision, language and state tokens.
         agent_pos: (B, J) the joint positions that relative chunks start from.
+        cache: what the policy itself keeps of the tokens, e.g. keys and values of every layer; each
+            begins with B, and no candidate needs a copy of it.
     """
 
     tokens: Tensor
     agent_pos: Tensor
+    cache: tuple[Tensor, ...] = ()
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Policy(nn.Module, ABC):
 
     kind: ClassVar[str]  # names the method in checkpoints and on the command line
     horizon: int  # H, steps in a chunk
+    config: Any  # the method's settings, one of `robolearn.policies.configs`
 
     @abstractmethod
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
@@ -66,6 +70,26 @@ class Policy(nn.Module, ABC):
     @abstractmethod
     def sample(self, context: Context, n: int, noise: Sequence[np.random.Generator]) -> Chunks:
         """Draws n chunks for each of B contexts, with one noise generator for each context."""
+
+    def refine(
+        self,
+        context: Context,
+        actions: Tensor,
+        noise: Sequence[np.random.Generator],
+        level: float,
+    ) -> Chunks:
+        """Puts noise on chunks and takes it off again: what the policy would rather do near them.
+
+        A policy that cannot start in between, as here, draws whole chunks: a level of 1.
+
+        Args:
+            context: B observations.
+            actions: chunks (B, n, H, J).
+            noise: one generator for each context.
+            level: share of the noise, 0 (next to none) to 1 (nothing but noise).
+        """
+        del level
+        return self.sample(context, actions.shape[1], noise)
 
     @abstractmethod
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
@@ -99,6 +123,26 @@ class Policy(nn.Module, ABC):
         """
 
     @property
+    @abstractmethod
+    def cameras(self) -> Mapping[str, tuple[int, int]]:
+        """Those that it looks through, and the height and width of their pictures."""
+
+    def check_dataset(self, dataset: "EpisodeDataset") -> None:
+        """Refuses demonstrations that it cannot look at.
+
+        Raises:
+            CheckpointError: see `check_fits`.
+        """
+        state = dataset.columns.get("environment_state")
+        seen = observation_space(dataset.arm, state_size=0 if state is None else state.shape[1])
+        pictures: dict[str, spaces.Space] = {
+            camera: spaces.Box(0, 255, (*size, 3), np.uint8)
+            for camera, size in dataset.cameras.items()
+        }
+        seen["pixels"] = spaces.Dict(pictures)
+        self.check_fits(replace(dataset.arm, control_hz=dataset.fps), seen)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
@@ -115,13 +159,8 @@ class Policy(nn.Module, ABC):
             CheckpointError: missing or damaged files, another kind of policy, missing statistics.
         """
         description, weights = checkpoint.load_model(folder, cls.kind)
-        try:
+        with checkpoint.describing(folder, f"{cls.kind} policy"):
             policy = cls.from_description(description)
-        except (KeyError, TypeError, ValueError) as error:
-            raise checkpoint.CheckpointError(
-                f"{folder}/config.json does not describe a {cls.kind} policy of this version "
-                f"({error!r}); load it with the robolearn version that wrote it"
-            ) from error
         checkpoint.assign_weights(policy, weights, folder)
         return policy.to(usable_device(device)).eval()
 

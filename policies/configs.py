@@ -1,7 +1,13 @@
 """The settings of every method; apart from the methods so that help and configs need no torch."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+
+def _at_least_one(config: object, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"policy {name} is {getattr(config, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -16,16 +22,134 @@ class BackboneConfig:
 
 
 @dataclass(frozen=True)
-class FlowConfig:
+class DenoiserConfig:
+    """What flow and diffusion policies have in common."""
+
+    kind: ClassVar[str]
+    horizon: int = 16  # steps in a chunk
+    sample_steps: int = 8  # from noise to chunk
+    draws: int = 4  # noise draws for each observation in the loss; the picture is encoded once
+    head: Literal["mlp", "transformer"] = "mlp"  # what denoises: see policies/heads.py
+    hidden: int = 384  # width of the head
+    depth: int = 3  # blocks of the head
+    patch: int = 4  # chunk steps in one token of the transformer
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one, and chunks that are no whole number of tokens.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        _at_least_one(self, "horizon", "sample_steps", "draws", "hidden", "depth", "patch")
+        if self.head == "transformer" and self.horizon % self.patch:
+            raise ValueError(
+                f"policy patch is {self.patch}; it must divide the horizon {self.horizon}"
+            )
+
+
+@dataclass(frozen=True)
+class FlowConfig(DenoiserConfig):
     """What defines a flow policy."""
 
     kind: ClassVar[str] = "flow"
-    horizon: int = 16  # steps in a chunk
-    sample_steps: int = 8  # Euler steps from noise to chunk
-    draws: int = 4  # noise draws for each observation in the loss; the picture is encoded once
-    hidden: int = 384  # width of the velocity field
-    depth: int = 3  # residual blocks of the velocity field
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    solver: Literal["euler", "midpoint"] = "euler"  # midpoint looks twice a step
+    times: Literal["uniform", "logit-normal", "beta"] = "uniform"  # of training, see flow.py
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(DenoiserConfig):
+    """What defines a diffusion policy."""
+
+    kind: ClassVar[str] = "diffusion"
+    sample_steps: int = 10  # from noise to chunk; divides train_steps
+    train_steps: int = 100  # noise levels, T
+    sampler: Literal["ddim", "dpm-solver++"] = "ddim"
+    # What the head predicts; epsilon says next to nothing of the chunk where sampling begins.
+    prediction: Literal["epsilon", "sample", "v_prediction"] = "v_prediction"
+
+    def __post_init__(self) -> None:
+        """Also refuses steps that would land between noise levels.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        super().__post_init__()
+        if self.train_steps < 1 or self.train_steps % self.sample_steps:
+            raise ValueError(
+                f"policy sample_steps is {self.sample_steps}; it must divide the "
+                f"{self.train_steps} noise levels (train_steps)"
+            )
+
+
+@dataclass(frozen=True)
+class TacoConfig:
+    """What defines a TACO verifier."""
+
+    kind: ClassVar[str] = "taco"
+    flips: int = 512  # coins; the noise of a count falls with their root
+    fourier: int = 1024  # random Fourier features that it counts with
+    length_scale: float = 0.0  # of these, in distances between neighbours; 0 chooses it
+    ridge: float = 0.0  # how much the count is smoothed; 0 chooses it
+    prior: bool = True  # by which the unseen reads as a count of one
+    scale: float = 0.0  # multiplies features; 0 standardises each instead
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot count.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        _at_least_one(self, "flips", "fourier")
+        for name in ("length_scale", "ridge", "scale"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"policy {name} is {getattr(self, name)}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class KnnConfig:
+    """What defines a verifier by the distance to the nearest features."""
+
+    kind: ClassVar[str] = "knn"
+    neighbours: int = 1  # whose mean distance counts
+
+    def __post_init__(self) -> None:
+        """Refuses no neighbours.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        _at_least_one(self, "neighbours")
+
+
+@dataclass(frozen=True)
+class MahalanobisConfig:
+    """What defines a verifier by one Gaussian."""
+
+    kind: ClassVar[str] = "mahalanobis"
+    ridge: float = 1e-3  # added to the variances, which are one after standardising
+
+    def __post_init__(self) -> None:
+        """Refuses what would make a constant feature divide by zero.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        if self.ridge <= 0:
+            raise ValueError(f"policy ridge is {self.ridge}; it must be more than 0")
+
+
+@dataclass(frozen=True)
+class RndConfig:
+    """What defines a verifier by random network distillation."""
+
+    kind: ClassVar[str] = "rnd"
+    outputs: int = 64
+    hidden: int = 256  # width of both networks
+    depth: int = 2  # residual blocks
+    steps: int = 3000  # of training
+    batch_size: int = 512  # features a step
+    learning_rate: float = 1e-3  # peak; warms up linearly, then falls to zero as a cosine
 
     def __post_init__(self) -> None:
         """Refuses sizes below one.
@@ -33,6 +157,4 @@ class FlowConfig:
         Raises:
             ValueError: naming the setting.
         """
-        for name in ("horizon", "sample_steps", "draws", "hidden", "depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"policy {name} is {getattr(self, name)}; it must be at least 1")
+        _at_least_one(self, "outputs", "hidden", "depth", "steps", "batch_size")

@@ -7,22 +7,36 @@ them, execute the first `replan_every` actions of the best, then look again (rec
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from robolearn.policies.base import Chunks, Context, Policy, as_tensors
-from robolearn.rollout import Observation
+from robolearn import checkpoint
+from robolearn.options import AgentOptions
+from robolearn.policies.base import Policy, as_tensors
+from robolearn.policies.scorers import Scorer, open_scorer
+from robolearn.rollout import Actor, Observation, arm_of
 from robolearn.seeding import stream
 
 
-class Scorer(Protocol):
-    """Rates candidate chunks; higher is better."""
+def open_agent(options: AgentOptions, env: VectorEnv) -> Actor:
+    """Loads a policy, and the scorer if there is one, and checks that they fit.
 
-    def score(self, context: Context, chunks: Chunks) -> torch.Tensor:
-        """Scores (B, n) for chunks (B, n, H, J)."""
+    Raises:
+        CheckpointError: damaged, or trained for another arm or other cameras.
+        ValueError: candidates without a scorer, a horizon outside the chunk.
+    """
+    policy = checkpoint.load_policy(options.policy, options.device)
+    observations = env.single_observation_space
+    assert isinstance(observations, gymnasium.spaces.Dict)  # the contract
+    policy.check_fits(arm_of(env), observations)
+    scorer = open_scorer(options.scorer, policy, options.policy) if options.scorer else None
+    return PolicyAgent(
+        policy, replan_every=options.replan_every, candidates=options.candidates, scorer=scorer
+    )
 
 
 class PolicyAgent:
@@ -30,7 +44,8 @@ class PolicyAgent:
 
     Every slot is decided by itself, with noise that derives from its episode's seed, so the same
     seed gives the same episode whatever else runs beside it: batching several slots would change
-    the last bits of the matrix products, and contacts magnify them.
+    the last bits of the matrix products, and contacts magnify them. Each decision has noise of its
+    own, so its first candidates are the same however many there are, and one is the plain policy.
 
     Args:
         policy: the policy, in eval mode.
@@ -64,7 +79,7 @@ class PolicyAgent:
 
     def reset(self, slot: int, seed: int, instruction: str) -> None:
         """Begins an episode: forgets the queue, reseeds the noise."""
-        self._slots[slot] = _Slot(instruction, stream(seed, "policy"))
+        self._slots[slot] = _Slot(seed, instruction)
 
     def latency(self, slot: int) -> list[float]:
         """Seconds of every decision in this slot's episode."""
@@ -84,8 +99,10 @@ class PolicyAgent:
         begin = time.perf_counter()
         tensors = as_tensors(observation, self.policy.device)
         context = self.policy.encode(tensors, [slot.instruction])
-        chunks = self.policy.sample(context, self.candidates, [slot.noise])
-        best = 0 if self.scorer is None else int(self.scorer.score(context, chunks)[0].argmax())
+        chunks = self.policy.sample(context, self.candidates, [slot.noise("policy")])
+        best = 0
+        if self.scorer is not None:
+            best = int(self.scorer.score(context, chunks, [slot.noise("scorer")])[0].argmax())
         slot.queue.extend(chunks.actions[0, best, : self.replan_every].cpu().numpy())
         slot.seconds.append(time.perf_counter() - begin)
 
@@ -93,10 +110,14 @@ class PolicyAgent:
 class _Slot:
     """One running episode of an agent."""
 
-    def __init__(self, instruction: str, noise: np.random.Generator) -> None:
-        self.instruction, self.noise = instruction, noise
+    def __init__(self, seed: int, instruction: str) -> None:
+        self.seed, self.instruction = seed, instruction
         self.queue: deque[np.ndarray] = deque()
         self.seconds: list[float] = []
+
+    def noise(self, what: str) -> np.random.Generator:
+        """The noise of this episode's next decision."""
+        return stream(self.seed, f"{what} {len(self.seconds)}")
 
 
 class ExpertAgent:

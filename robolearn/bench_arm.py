@@ -213,7 +213,12 @@ def measure_worlds(config: BenchArmConfig) -> dict[str, Any]:
     out = config.out / "simulation"
     result = evaluate(
         EvalConfig(
-            config.policy, out, ENV, paraphrases=PARAPHRASES, device=config.device, **options
+            policy=config.policy,
+            out=out,
+            env=ENV,
+            paraphrases=PARAPHRASES,
+            device=config.device,
+            **options,
         )
     )
     simulated = [episode["success"] for episode in result["episodes"]]
@@ -259,9 +264,10 @@ def twin_episodes(
     import gymnasium
 
     from robolearn import checkpoint
-    from robolearn.evaluate import open_agent, picture_options, row_of
+    from robolearn.agent import open_agent
+    from robolearn.evaluate import picture_options, row_of
     from robolearn.hardware.client import DriverError
-    from robolearn.options import RobotOptions
+    from robolearn.options import AgentOptions, RobotOptions
     from robolearn.robot import as_vector, open_robot
     from robolearn.rollout import rollout
 
@@ -273,8 +279,9 @@ def twin_episodes(
     arm: Any = env.unwrapped
     if beside is not None:
         env = Beside(env, beside)
+    agent = AgentOptions(policy=folder, replan_every=config.replan_every, device=config.device)
     with closing(as_vector(env)) as vector:
-        actor = open_agent(folder, config.replan_every, config.device, vector)
+        actor = open_agent(agent, vector)
         first = arm.driver.read()
         with beside or nullcontext():
             for seed in seeds:

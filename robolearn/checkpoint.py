@@ -7,7 +7,9 @@ of the config, so that damage is noticed whichever byte it hits.
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from robolearn.files import AtomicFolder, recover
 if TYPE_CHECKING:
     from robolearn.policies.base import Policy
 
-FORMAT = 1  # raised when the layout changes; older formats keep an upgrader here
+FORMAT = 2  # raised when the layout changes; older formats keep an upgrader here
 
 
 class CheckpointError(ValueError):
@@ -51,14 +53,41 @@ def load_model(folder: Path, kind: str | None = None) -> tuple[dict[str, Any], d
     """
     folder = resolve(folder)
     config, text = _read_config(folder)
-    if config.get("format") != FORMAT:
+    if config.get("format") not in (1, FORMAT):
         raise CheckpointError(
             f"{folder} has checkpoint format {config.get('format')}, this version reads {FORMAT}; "
             "load it with the robolearn version that wrote it"
         )
     if kind is not None and config.get("kind") != kind:
         raise CheckpointError(f"{folder} holds a {config.get('kind')} policy, not a {kind} policy")
-    return config, load_tensors(folder / "model.safetensors", text)
+    weights = load_tensors(folder / "model.safetensors", text)
+    return config, _from_format_1(weights) if config["format"] == 1 else weights
+
+
+def _from_format_1(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A flow policy's head was called `velocity`, and its parts had other names."""
+    renamed = {}
+    for name, value in weights.items():
+        name = re.sub(r"^velocity\.time\.", "head.time.mlp.", name)  # noqa: PLW2901
+        name = re.sub(r"^velocity\.(blocks\.\d+)\.mlp\.", r"head.\1.inner.", name)  # noqa: PLW2901
+        renamed[re.sub(r"^velocity\.", "head.", name)] = value
+    return renamed
+
+
+@contextmanager
+def describing(folder: Path, what: str) -> Iterator[None]:
+    """Says what is wrong if a model cannot be made from its description.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}/config.json does not describe a {what} of this version ({error!r}); "
+            "load it with the robolearn version that wrote it"
+        ) from error
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], seal: str = "") -> None:
@@ -102,6 +131,20 @@ def _damaged(path: Path, why: str) -> CheckpointError:
     )
 
 
+def fingerprint(folder: Path) -> str:
+    """The digest of a checkpoint's weights and config, which names the very policy.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    path = resolve(folder) / "model.safetensors"
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {})["sha256"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise _damaged(path, str(error)) from error
+
+
 def resolve(folder: Path) -> Path:
     """The checkpoint that a path means: itself, or the newest one of a run folder.
 
@@ -121,6 +164,16 @@ def resolve(folder: Path) -> Path:
             "a run is made by: robolearn train --out FOLDER"
         )
     return found[-1] / "model"
+
+
+def run_of(folder: Path) -> Path:
+    """The run that a checkpoint belongs to; a checkpoint that stands alone is its own.
+
+    Raises:
+        CheckpointError: no such checkpoint or run.
+    """
+    folder = resolve(folder)
+    return folder.parents[2] if folder.parent.parent.name == "checkpoints" else folder
 
 
 def checkpoints(run: Path) -> list[Path]:

@@ -6,15 +6,61 @@ that `--help` answers at once.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
 from importlib import import_module
 from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class Methods:
+    """A command whose option `--policy` names the method that it is about.
+
+    Attributes:
+        of: method -> (module, module:class of the config, module:class of the field `policy`).
+    """
+
+    of: Mapping[str, tuple[str, str, str]]
+
+    def named(self, arguments: Sequence[str]) -> tuple[str, list[str]]:
+        """The method, by default the first, and the other arguments.
+
+        Raises:
+            ValueError: no such method.
+        """
+        method, rest = next(iter(self.of)), []
+        for word in (words := iter(arguments)):
+            name, _, value = word.partition("=")
+            if name == "--policy":
+                method = value or next(words, "")
+            else:
+                rest.append(word)
+        if method not in self.of:
+            raise ValueError(
+                f"no method {method!r} for --policy; choose one of {', '.join(self.of)}"
+            )
+        return method, rest
+
+
+_TRAIN, _FIT = ("train", "options:TrainConfig"), ("fit", "options:FitConfig")
+METHODS: Final = {
+    "train": Methods(
+        {
+            "flow": (*_TRAIN, "policies.configs:FlowConfig"),
+            "diffusion": (*_TRAIN, "policies.configs:DiffusionConfig"),
+            "taco": (*_FIT, "policies.configs:TacoConfig"),
+            "knn": (*_FIT, "policies.configs:KnnConfig"),
+            "mahalanobis": (*_FIT, "policies.configs:MahalanobisConfig"),
+            "rnd": (*_FIT, "policies.configs:RndConfig"),
+        }
+    )
+}
 
 # command -> (module, module:class of its config or "" for none, one line of help)
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "demo": ("demo", "options:DemoConfig", "record, train, evaluate and report, in one go"),
     "record": ("record", "options:RecordConfig", "record demonstrations of a scripted expert"),
-    "train": ("train", "options:TrainConfig", "train a policy on a dataset"),
+    "train": ("train", "options:TrainConfig", "train a policy on a dataset, or fit a verifier"),
     "eval": ("evaluate", "options:EvalConfig", "evaluate a policy on unseen seeds"),
     "report": (
         "report_command",
@@ -26,6 +72,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "bench_arm",
         "bench_arm:BenchArmConfig",
         "measure the arm's driver: faults, punctuality, and a policy on the twin",
+    ),
+    "bench-taco": (
+        "bench_taco",
+        "bench_taco:BenchTacoConfig",
+        "measure what choosing among candidate action chunks is worth",
     ),
     "deploy": ("deploy", "options:DeployConfig", "run a policy on an arm, or on its digital twin"),
     "twin": ("hardware.twin", "hardware.twin:TwinConfig", "run the digital twin of the arm"),
@@ -74,14 +125,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     module_name, config_name, text = COMMANDS[command]
+    prog = f"robolearn {command}"
     try:
         import tyro
 
         if not config_name:
-            main = _load(f"{module_name}:main")
-            return tyro.cli(main, args=arguments, prog=f"robolearn {command}")
+            return tyro.cli(_load(f"{module_name}:main"), args=arguments, prog=prog)
+        chosen: dict[str, Any] = {}
+        if command in METHODS:
+            method, arguments = METHODS[command].named(arguments)
+            module_name, config_name, policy_name = METHODS[command].of[method]
+            default = _unfinished(_load(config_name), policy=_load(policy_name)())
+            chosen = {"default": default, "config": (tyro.conf.AvoidSubcommands,)}
+            prog, text = f"{prog} --policy {method}", f"{text}: {', '.join(METHODS[command].of)}"
         config = tyro.cli(
-            _load(config_name), args=arguments, prog=f"robolearn {command}", description=text
+            _load(config_name),
+            args=arguments,
+            prog=prog,
+            description=text,
+            **chosen,
         )
         return _load(f"{module_name}:main")(config)
     # Bad input is a ValueError or an OSError with a sentence; anything else is a bug and shows.
@@ -91,6 +153,15 @@ def _run(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"robolearn {command}: interrupted; what is on disk stays", file=sys.stderr)
         return 130
+
+
+def _unfinished(kind: Any, **settings: Any) -> Any:  # noqa: ANN401
+    """A config with some settings, whose required ones the command line has yet to give."""
+    import tyro
+
+    plain = (MISSING, MISSING)
+    required = [f.name for f in fields(kind) if (f.default, f.default_factory) == plain]
+    return kind(**dict.fromkeys(required, tyro.MISSING), **settings)
 
 
 def _load(name: str) -> Any:  # noqa: ANN401 (a config class or a function)

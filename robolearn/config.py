@@ -18,7 +18,8 @@ class ConfigError(ValueError):
 def to_json(config: object) -> Any:  # noqa: ANN401 (a JSON value)
     """A config as JSON values; paths become strings."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        kind = {"kind": config.kind} if hasattr(config, "kind") else {}  # tells a method's settings
+        return kind | {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Path):
         return str(config)
     if isinstance(config, (list, tuple)):
@@ -64,6 +65,8 @@ def from_json[T](kind: type[T], values: dict[str, Any]) -> T:
         ValueError, TypeError: keys that the config does not know, or not all that it needs.
     """
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if hasattr(kind, "kind"):
+        values = {k: v for k, v in values.items() if k != "kind"}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"unknown key {', '.join(unknown)}; known are {', '.join(known)}")
@@ -71,10 +74,17 @@ def from_json[T](kind: type[T], values: dict[str, Any]) -> T:
 
 
 def _value(kind: Any, value: Any) -> Any:  # noqa: ANN401
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
-        return from_json(kind, value)
+    if isinstance(value, dict) and (config := _config_type(kind, value)):
+        return from_json(config, value)
     if isinstance(value, list):
         return tuple(_value((get_args(kind) or (None,))[0], item) for item in value)
     if isinstance(value, str) and Path in (kind, *get_args(kind)):  # Path, or Path | None
         return Path(value)
     return value
+
+
+def _config_type(kind: Any, value: dict[str, Any]) -> Any:  # noqa: ANN401
+    """The config class that a JSON object is of; among several methods' its `kind` decides."""
+    configs = [c for c in (kind, *get_args(kind)) if dataclasses.is_dataclass(c)]
+    named = [c for c in configs if getattr(c, "kind", None) == value.get("kind")]
+    return next(iter([*named, *configs]), None)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 from robolearn import checkpoint
+from robolearn.agent import open_agent
 from robolearn.episodes import Episode
-from robolearn.evaluate import open_agent, picture_options
+from robolearn.evaluate import picture_options
 from robolearn.options import DeployConfig
 from robolearn.robot import as_vector, kept_episodes, open_robot, open_writer
 from robolearn.stats import wilson
@@ -17,14 +19,15 @@ def deploy(config: DeployConfig) -> Iterator[Episode]:
     Raises:
         ValueError, OSError: no such policy, or one for another arm or other cameras; no arm.
     """
-    folder = checkpoint.resolve(config.policy)
-    pictures = picture_options(folder)
+    # A run that goes on adds checkpoints; all of this means the one of this moment.
+    config = replace(config, policy=checkpoint.resolve(config.policy))
+    pictures = picture_options(config.policy)
     cameras = config.cameras or pictures["cameras"]
     with ExitStack() as stack:
         size = pictures["image_size"]
         env = open_robot(config, autonomous=True, cameras=cameras, image_size=size)
         vector = stack.enter_context(closing(as_vector(env)))
-        actor = open_agent(folder, config.replan_every, config.device, vector)
+        actor = open_agent(config, vector)
         writer = stack.enter_context(open_writer(config.out, env)) if config.out else None
         seeds = range(config.seed, config.seed + config.episodes)
         for episode in kept_episodes(env, vector, actor, seeds):

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Final, cast
 
 import gymnasium
@@ -21,38 +20,23 @@ from rich.console import Console
 from rich.progress import track
 
 from robolearn import checkpoint
-from robolearn.agent import PolicyAgent
+from robolearn.agent import open_agent
 from robolearn.config import config_hash, save_config
 from robolearn.contract import Info
 from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.render import gl_renderer
 from robolearn.envs.variations import check_names
 from robolearn.episodes import Episode
-from robolearn.files import write_atomic
+from robolearn.files import check_writable, write_atomic
 from robolearn.film import annotate, write_video
 from robolearn.options import EvalConfig
 from robolearn.registry import make_env
 from robolearn.results import FORMAT, EpisodeResult, Result, command, versions
-from robolearn.rollout import Actor, arm_of, rollout
+from robolearn.rollout import Actor, rollout
 from robolearn.stats import wilson
 from robolearn.workers import Job, make_vector, one_thread, run_seeds
 
 VIDEO_EVERY: Final = 2  # frames of an episode that are filmed, at as much less frames a second
-
-
-def open_agent(
-    folder: Path, replan_every: int, device: str, env: gymnasium.vector.VectorEnv
-) -> Actor:
-    """Loads the checkpoint and checks that it fits the environment.
-
-    Raises:
-        CheckpointError: damaged, or trained for another arm or other cameras.
-    """
-    policy = checkpoint.load_policy(folder, device)
-    observations = env.single_observation_space
-    assert isinstance(observations, gymnasium.spaces.Dict)  # the contract
-    policy.check_fits(arm_of(env), observations)
-    return PolicyAgent(policy, replan_every=replan_every)
 
 
 class Misled:
@@ -86,7 +70,7 @@ def evaluate(config: EvalConfig) -> Result:
     config = replace(config, env=config.env or trained_on(config.policy))
     if not config.env:
         raise ValueError(f"{config.policy} does not say what it was trained on; give --env ID")
-    _check_writable(out)
+    check_writable(out)
     seeds = range(config.seed, config.seed + config.episodes)
     told = shuffled_instructions(config, seeds) if config.shuffle_instructions else {}
     job = _job(config, told)
@@ -113,16 +97,6 @@ def _check(config: EvalConfig) -> None:
     check_names(config.variations)
 
 
-def _check_writable(folder: Path) -> None:
-    """A folder that cannot be written shows before the work is done, not after.
-
-    Raises:
-        OSError: it cannot.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    TemporaryFile(dir=folder).close()
-
-
 def _save(result: Result, out: Path) -> None:
     write_atomic(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
 
@@ -142,9 +116,10 @@ def default_folder(config: EvalConfig) -> Path:
         if value not in ("", usual)
     ]
     varied = [f"{name}{level}" for name, level in sorted(config.variations.items())]
-    name = "-".join(["eval", *["shuffled"] * config.shuffle_instructions, *named, *varied])
-    folder = checkpoint.resolve(config.policy)
-    return (folder.parents[2] if folder.parent.parent.name == "checkpoints" else folder) / name
+    chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
+    shuffled = ["shuffled"] * config.shuffle_instructions
+    name = "-".join(["eval", *shuffled, *chooser, *named, *varied])
+    return checkpoint.run_of(config.policy) / name
 
 
 def trained_on(policy: Path) -> str:
@@ -157,7 +132,7 @@ def trained_on(policy: Path) -> str:
 
 
 def _job(config: EvalConfig, told: dict[int, str]) -> Job:
-    open_actor: Callable = partial(open_agent, config.policy, config.replan_every, config.device)
+    open_actor: Callable = partial(open_agent, config)
     if told:
         open_actor = partial(_open_misled, open_actor, told)
     return Job(config.env, open_actor, _env_options(config), reduce=row_of)
@@ -170,7 +145,7 @@ def _open_misled(
 
 
 def _env_options(config: EvalConfig) -> dict[str, Any]:
-    options = {**picture_options(config.policy), **_goal_options(config)}
+    options = {**observation_options(config.policy), **_goal_options(config)}
     return options | ({"variations": config.variations} if config.variations else {})
 
 
@@ -182,15 +157,31 @@ def _goal_options(config: EvalConfig) -> dict[str, Any]:
     return {"paraphrases": config.paraphrases, **split}
 
 
-def picture_options(folder: Path) -> dict[str, Any]:
-    """The environment's options for the pictures that a policy was trained on.
+def observation_options(folder: Path) -> dict[str, Any]:
+    """The environment's options for what a policy was trained to look at.
 
     Raises:
         CheckpointError: damaged.
     """
     description, _ = checkpoint.load_model(folder)
     cameras = description["cameras"]
+    if not cameras:
+        return {"obs_type": "state"}
     return {"cameras": tuple(cameras), "image_size": tuple(next(iter(cameras.values())))}
+
+
+def picture_options(folder: Path) -> dict[str, Any]:
+    """The pictures that an arm's policy was trained on, as an environment's options.
+
+    Raises:
+        CheckpointError: damaged, or it looks into the simulator instead.
+    """
+    options = observation_options(folder)
+    if "cameras" not in options:
+        raise checkpoint.CheckpointError(
+            f"{folder} looks at the simulator's state, which no arm can tell; train one on pictures"
+        )
+    return options
 
 
 def shuffled_instructions(config: EvalConfig, seeds: Iterable[int]) -> dict[int, str]:
@@ -236,6 +227,8 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "success_high": high,
         "seeds": [rows[0]["seed"], rows[-1]["seed"]],
         "replan_every": config.replan_every,
+        "candidates": config.candidates,
+        "scorer": config.scorer,
         "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},
         "wall_seconds": seconds,
         "versions": versions(),

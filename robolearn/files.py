@@ -7,6 +7,7 @@ manual pages of rename(2) and fsync(2).
 import os
 import shutil
 from pathlib import Path
+from tempfile import TemporaryFile
 
 # Readers look for `*.parquet`, `*.mp4`, `*.json`: a name that ends otherwise is invisible to them.
 TEMPORARY = ".tmp"
@@ -91,3 +92,13 @@ def recover(folder: Path) -> None:
     """Undoes a replacement that a crash cut in two."""
     if _aside(folder).is_dir() and not folder.exists():
         _aside(folder).rename(folder)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder; one that cannot be written shows before the work is done, not after.
+
+    Raises:
+        OSError: it cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=folder).close()

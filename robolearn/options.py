@@ -10,7 +10,14 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from robolearn.policies.configs import FlowConfig
+from robolearn.policies.configs import (
+    DiffusionConfig,
+    FlowConfig,
+    KnnConfig,
+    MahalanobisConfig,
+    RndConfig,
+    TacoConfig,
+)
 from robolearn.units import Units
 
 Preset = Literal["demo", "long", "tiny"]
@@ -48,15 +55,23 @@ class RobotOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeployConfig(RobotOptions):
-    """Run a policy on an arm."""
+class AgentOptions:
+    """A policy, and how it acts."""
 
     policy: Path  # a checkpoint, or a run (its newest checkpoint)
+    replan_every: int = 4  # steps of a chunk that are executed before looking again
+    candidates: int = 1  # chunks to choose from, for a scorer
+    scorer: str = ""  # who chooses: taco, knn, medoid, ..., or the folder of a fitted verifier
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployConfig(AgentOptions, RobotOptions):
+    """Run a policy on an arm."""
+
     episodes: int = 1
     seed: int = 0  # of the first episode: noise of the policy, and the twin's task
-    replan_every: int = 4  # steps of a chunk that are executed before looking again
     out: Path | None = None  # dataset folder to record the episodes into
-    device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +91,7 @@ class RecordConfig(RobotOptions):
     keep_failures: bool = False  # also keep episodes in which the expert failed
     workers: int = 2  # processes
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
+    obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # state: no pictures
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,9 @@ class TrainConfig:
 
     data: Path  # dataset folder
     out: Path  # run folder: config, log, checkpoints
-    policy: FlowConfig = field(default_factory=FlowConfig)
+    policy: FlowConfig | DiffusionConfig = field(default_factory=FlowConfig)
+    init: Path | None = None  # fine-tune this policy: a checkpoint, or a run; --policy is its own
+    obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # what it looks at
     steps: int = 4000  # optimiser steps
     batch_size: int = 128  # observations a step
     learning_rate: float = 1e-3  # peak; warms up linearly, then falls to zero as a cosine
@@ -101,23 +119,40 @@ class TrainConfig:
     units: Units | None = None  # of somebody else's recording: percent, degrees or si
 
 
+Verify = TacoConfig | KnnConfig | MahalanobisConfig | RndConfig
+
+
 @dataclass(frozen=True)
-class EvalConfig:
+class FitConfig:
+    """Fit a verifier to a policy: a scorer that chooses among its candidate chunks."""
+
+    base: Path  # the policy: a checkpoint, or a run (its newest checkpoint)
+    data: Path | None = None  # dataset folder; by default what the policy was trained on
+    out: Path | None = None  # where the verifier goes; by default into the run, under its kind
+    policy: Verify = field(default_factory=TacoConfig)
+    queries: int = 16  # noised copies of a demonstrated chunk, of which the nearest counts
+    noise: float = 0.125  # in these copies, 0..1; 1 draws whole chunks
+    executed: int = 4  # only so many first steps of a chunk decide which copy is nearest
+    frames: int = 50_000  # of the dataset are looked at, at most; evenly spread
+    seed: int = 0
+    device: str = "cpu"
+    units: Units | None = None  # of the dataset; by default as the policy was trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig(AgentOptions):
     """Evaluate a policy on unseen seeds."""
 
-    policy: Path  # a checkpoint, or a run (its newest checkpoint)
     out: Path | None = None  # where the result goes; by default beside the run's checkpoints
     env: str = ""  # environment id; by default the one that the policy was trained on
     episodes: int = 200
     seed: int = 0  # of the first episode; demonstrations use seeds from 1,000,000
-    replan_every: int = 4  # steps of a chunk that are executed before looking again
     paraphrases: str = "held_out"  # wording of the instructions: train, held_out or all
     split: str = "train"  # which objects, scenes and goals of the task
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
     shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
     videos: int = 8  # how many episodes are filmed
     workers: int = 2  # processes
-    device: str = "cpu"
 
 
 @dataclass(frozen=True)

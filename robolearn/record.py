@@ -109,7 +109,7 @@ def task_options(config: RecordConfig) -> dict[str, Any]:
     """The options of the simulated task; an environment of others need not know all of them."""
     options: dict[str, Any] = {"image_size": config.image_size}
     plain = {field.name: field.default for field in fields(RecordConfig)}
-    for name in ("split", "style", "quality"):
+    for name in ("split", "style", "quality", "obs_type"):
         if (value := getattr(config, name)) != plain[name]:
             options[name] = value
     return options | ({"variations": config.variations} if config.variations else {})

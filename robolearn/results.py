@@ -51,6 +51,8 @@ class Result(TypedDict):
     success_high: float
     seeds: Sequence[int]  # the first and the last
     replan_every: int  # steps
+    candidates: NotRequired[int]  # to choose from; older results have one
+    scorer: NotRequired[str]  # who chose; "" with one candidate
     latency_ms: Mapping[str, float]  # "p50" and "p99" of one decision
     wall_seconds: float
     versions: Mapping[str, str]

@@ -11,7 +11,7 @@ import hashlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +29,7 @@ from robolearn.files import AtomicFolder
 from robolearn.options import TrainConfig
 from robolearn.policies import POLICIES
 from robolearn.policies.base import Batch, Policy, as_tensors, usable_device
+from robolearn.schedule import cosine
 from robolearn.seeding import stream
 from robolearn.training_log import Interrupt, TrainingLog
 
@@ -45,14 +46,11 @@ class Trainer:
         _check(config)
         self.config, self.threads = config, config.threads
         self.dataset = EpisodeDataset(config.data, units=config.units)
-        if not self.dataset.cameras:
-            raise DatasetError(f"{config.data} has no pictures to train on; restore its videos")
         precision = "bf16" if config.device != "cpu" or bf16_pays() else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
         self.device = self.accelerator.device
         torch.manual_seed(config.seed)  # the initial weights
-        kind = POLICIES[config.policy.kind]()
-        self.policy: Policy = kind.for_dataset(config.policy, self.dataset, self.dataset.cameras)
+        self.policy = _first_policy(config, self.dataset)
         self.average = _copy(self.policy).to(self.device)
         model: nn.Module = _Loss(self.policy)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -61,7 +59,7 @@ class Trainer:
             self.model.parameters(), weight_decay=config.weight_decay, fused=True
         )
         self.windows: Windows = self.dataset.windows(
-            self.policy.horizon, cameras=tuple(self.dataset.cameras)
+            self.policy.horizon, cameras=tuple(self.policy.cameras)
         )
         self.step = 0
 
@@ -119,8 +117,7 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         c = self.config
-        warm = min(1.0, (self.step + 1) / max(1, c.warmup))
-        return c.learning_rate * warm * 0.5 * (1.0 + np.cos(np.pi * self.step / c.steps))
+        return c.learning_rate * cosine(self.step, c.steps, c.warmup)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -165,7 +162,7 @@ class Trainer:
         weights = {f"policy.{k}": v for k, v in self.policy.state_dict().items()}
         # Another number of threads would change the last bits of sums.
         flat |= {"step": torch.tensor(self.step), "threads": torch.tensor(self.threads)}
-        flat["data"] = self._fingerprint()
+        flat |= {"data": self._fingerprint(), "format": torch.tensor(checkpoint.FORMAT)}
         return weights | {f"average.{k}": v for k, v in self.average.state_dict().items()} | flat
 
     def restore(self) -> None:
@@ -176,6 +173,11 @@ class Trainer:
         """
         newest, data = _newest(self.config), f"the dataset {self.config.data}"
         state = checkpoint.load_tensors(newest / STATE)
+        if int(state.get("format", 1)) != checkpoint.FORMAT:
+            raise checkpoint.CheckpointError(
+                f"{self.config.out} was begun by an older version; resume it with that version, or "
+                f"go on in another --out with: --init {self.config.out}"
+            )
         if not torch.equal(state["data"], self._fingerprint()):
             raise DatasetError(
                 f"{self.config.data} is not what {self.config.out} was trained on; resume with "
@@ -226,6 +228,56 @@ def _check(config: TrainConfig) -> None:
     usable_device(config.device)
 
 
+def _cameras(config: TrainConfig, dataset: EpisodeDataset) -> dict[str, tuple[int, int]]:
+    """The cameras that the policy looks through; none for one that looks at the state.
+
+    Raises:
+        DatasetError: the dataset does not have what the policy shall look at.
+    """
+    if config.obs_type == "state":
+        if "environment_state" not in dataset.columns:
+            raise DatasetError(
+                f"{config.data} does not hold the simulator's state; record it with: "
+                "robolearn record --obs-type state"
+            )
+        return {}
+    if not dataset.cameras:
+        raise DatasetError(f"{config.data} has no pictures to train on; restore its videos")
+    return dataset.cameras
+
+
+def _first_policy(config: TrainConfig, dataset: EpisodeDataset) -> Policy:
+    """A fresh policy, or the one to fine-tune, whose words and statistics stay.
+
+    Raises:
+        CheckpointError: the one to fine-tune is damaged, or knows another arm or other cameras.
+    """
+    if config.init is None:
+        kind = POLICIES[config.policy.kind]()
+        return kind.for_dataset(config.policy, dataset, _cameras(config, dataset))
+    # The newest checkpoint of a run that goes on: the policy it began with may be gone.
+    begun = _newest(config) / "model" if config.resume else config.init
+    policy = checkpoint.load_policy(begun)
+    policy.check_dataset(dataset)
+    return policy.train()
+
+
+def _fine_tuned(config: TrainConfig) -> TrainConfig:
+    """The config with the settings of the policy that it begins with.
+
+    Raises:
+        ValueError: other settings were asked for.
+    """
+    assert config.init is not None
+    init = checkpoint.resolve(config.init)
+    settings = checkpoint.load_policy(init).config
+    if config.policy not in (settings, TrainConfig(config.data, config.out).policy):
+        raise ValueError(
+            f"the policy's settings are those of {config.init}; leave out --policy and --policy.*"
+        )
+    return replace(config, init=init, policy=settings)
+
+
 def _copy(policy: Policy) -> Policy:
     copy = type(policy).from_description(policy.description())
     copy.load_state_dict(policy.state_dict())
@@ -256,6 +308,8 @@ def train(config: TrainConfig) -> Path:
         config = _resumed(config)
     elif checkpoint.checkpoints(config.out) or (config.out / "model.safetensors").exists():
         raise FileExistsError(f"{config.out} holds a run; add --resume or choose another --out")
+    elif config.init is not None:
+        config = _fine_tuned(config)
     trainer = Trainer(config)
     if config.resume:
         trainer.restore()
@@ -285,6 +339,8 @@ def _resumed(config: TrainConfig) -> TrainConfig:
     default = TrainConfig(config.data, config.out)
     for name in (f.name for f in fields(config)):
         given, before = getattr(config, name), getattr(started, name)
+        if name == "init" and given is not None and Path(given) in Path(before or "").parents:
+            continue  # the run of the checkpoint that it began with
         if given not in (before, getattr(default, name)):
             raise ValueError(
                 f"{config.out} was started with {name} {before}, not {given}; resume it without "

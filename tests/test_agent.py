@@ -36,7 +36,7 @@ class Fixed:
     def __init__(self, *scores):
         self.scores = torch.tensor([scores])
 
-    def score(self, context, chunks):
+    def score(self, context, chunks, noise):
         assert chunks.actions.shape == (1, self.scores.shape[1], HORIZON, JOINTS)
         return self.scores
 
@@ -120,6 +120,28 @@ def test_noise_derives_from_the_seed_of_the_episode_alone():
     assert beside[2] == alone
     assert beside[3] != alone
     assert noises([(0, 6)])[0] != alone
+
+
+def test_every_decision_has_noise_of_its_own():
+    class Greedy(Scripted):
+        """Draws one number a candidate, as policies do."""
+
+        def sample(self, context, n, noise):
+            chunks = super().sample(context, n, noise)
+            self.noises[-1] = list(noise[0].standard_normal(n))
+            return chunks
+
+    def noises(candidates):
+        policy = Greedy()
+        scorer = Fixed(*range(candidates)) if candidates > 1 else None
+        agent = PolicyAgent(policy, replan_every=1, candidates=candidates, scorer=scorer)
+        agent.reset(0, 5, "go")
+        first_joint(agent, 3)
+        return policy.noises
+
+    one, many = noises(1), noises(8)
+    assert len({x for (x,) in one}) == 3
+    assert [row[:1] for row in many] == one
 
 
 @pytest.mark.parametrize("every", [0, -1, HORIZON + 1])

@@ -94,7 +94,7 @@ def test_missing_files_are_named(saved, tmp_path):
     [
         (lambda c: c.update(kind="alien"), "holds a 'alien' policy; known: flow"),
         (lambda c: c.pop("kind"), "holds a None policy; known: flow"),
-        (lambda c: c.update(format=99), "has checkpoint format 99, this version reads 1"),
+        (lambda c: c.update(format=99), "has checkpoint format 99, this version reads 2"),
         (lambda c: c.pop("vocabulary"), "does not describe a flow policy .*'vocabulary'"),
         (lambda c: c["config"].update(wings=2), "does not describe a flow policy .*wings"),
         (lambda c: c["vocabulary"].append("extra"), "does not fit its own config.json"),

@@ -46,10 +46,20 @@ INSTEAD = {
     "robolearn bench --parts peers": "true",
     "robolearn bench --parts soak": "true",
     "robolearn bench-arm --policy runs/demo": "true",
+    "robolearn bench-taco --policy runs/demo": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",
     "robolearn train --data data/cubes --out runs/cubes": "robolearn train --data data/cubes "
     "--out runs/cubes --steps 2 --batch-size 4 --threads 1",
+    "robolearn train --policy diffusion --data data/cubes --out runs/diffusion": "robolearn train "
+    "--policy diffusion --data data/cubes --out runs/diffusion --steps 2 --batch-size 4 "
+    "--threads 1",
+    "robolearn eval --policy runs/diffusion --out runs/diffusion/eval": "robolearn eval "
+    "--policy runs/diffusion --out runs/diffusion/eval --episodes 1 --videos 0 --workers 0",
+    "robolearn train --policy taco --base runs/demo": "robolearn train --policy taco "
+    "--base runs/demo --frames 64 --policy.fourier 64",
+    "robolearn eval --policy runs/demo --scorer taco --candidates 16": "robolearn eval "
+    "--policy runs/demo --scorer taco --candidates 16 --episodes 1 --videos 0 --workers 0",
     "robolearn eval --policy runs/cubes": "robolearn eval --policy runs/cubes --episodes 1 "
     "--videos 0 --workers 0",
     "robolearn eval --policy runs/demo --variations push 2": "robolearn eval --policy runs/demo "
@@ -165,7 +175,11 @@ def test_options_exist(path, monkeypatch):
         if name not in cli.COMMANDS:
             assert name == "COMMAND"  # as in "robolearn COMMAND --help"
             continue
-        monkeypatch.setattr(import_module(f"robolearn.{cli.COMMANDS[name][0]}"), "main", succeed)
+        modules = {cli.COMMANDS[name][0]}
+        if name in cli.METHODS:
+            modules |= {module for module, *_ in cli.METHODS[name].of.values()}
+        for module in modules:
+            monkeypatch.setattr(import_module(f"robolearn.{module}"), "main", succeed)
         assert cli.main([name, *options]) == 0, command
 
 

@@ -25,7 +25,7 @@ from robolearn.workers import make_vector
 
 def config(run, out, **changes):
     settings = {"env": toy.ENV_ID, "episodes": 5, "replan_every": 2, "videos": 0, "workers": 0}
-    return EvalConfig(run, out, **{**settings, **changes})
+    return EvalConfig(policy=run, out=out, **{**settings, **changes})
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def skilled(monkeypatch):
 
     actors = []
 
-    def open_agent(folder, replan_every, device, env):
+    def open_agent(options, env):
         actors.append(Expert(env))
         return actors[-1]
 
@@ -153,7 +153,7 @@ def test_what_makes_other_episodes_stands_in_the_folder_s_name(toy_run):
 
 def test_the_task_is_the_one_that_the_policy_was_trained_on(demo_folder, tmp_path):
     run = demo_folder / "runs/demo"
-    settings = EvalConfig(run, tmp_path, episodes=1, videos=0, workers=0)
+    settings = EvalConfig(policy=run, out=tmp_path, episodes=1, videos=0, workers=0)
     assert evaluate(settings)["env_id"] == "robolearn/PickPlace-v0"
 
 

@@ -149,7 +149,7 @@ def test_all_checkpoints_can_act_and_the_last_two_can_be_resumed(tmp_path, toy_d
     folders = checkpoint.checkpoints(run)
     assert [int(folder.name) for folder in folders] == [1, 2, 3, 4]
     assert [(f / "state.safetensors").exists() for f in folders] == [False, False, True, True]
-    weights = torch.stack([load_policy(folder).velocity.outward.weight for folder in folders])
+    weights = torch.stack([load_policy(folder).head.outward.weight for folder in folders])
     assert len(weights.unique(dim=0)) == 4
     shutil.rmtree(folders[-1])  # damaged, say
     train(toy.train_config(toy_data, run, save_every=1, resume=True))

@@ -66,12 +66,12 @@ def test_the_averaged_weights_are_those_that_act(toy_run):
 
 def test_the_average_follows_the_weights(tmp_path, toy_data):
     trainer = Trainer(toy.train_config(toy_data, tmp_path, ema=0.5))
-    weight = trainer.policy.velocity.outward.weight
+    weight = trainer.policy.head.outward.weight
     expected = weight.detach().clone()
     for step, _ in enumerate(trainer._steps(), start=1):
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * weight.detach()
-        torch.testing.assert_close(trainer.average.velocity.outward.weight, expected)
+        torch.testing.assert_close(trainer.average.head.outward.weight, expected)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero(tmp_path, toy_data):

@@ -14,9 +14,9 @@ import torch
 from robolearn.contract import ArmSpec, Info, action_space, check_action, limit_action
 from robolearn.contract import observation_space as space_of
 from robolearn.examples import example_episode
+from robolearn.policies import POLICIES
 from robolearn.policies.base import as_tensors
-from robolearn.policies.configs import BackboneConfig, FlowConfig
-from robolearn.policies.flow import FlowPolicy
+from robolearn.policies.configs import BackboneConfig, DiffusionConfig, FlowConfig
 from robolearn.seeding import stream
 
 ENV_ID = "toy:Toy-v0"
@@ -36,14 +36,26 @@ INSTRUCTIONS = tuple(
     f"go {side} to the {colour} dot" for side in ("left", "up") for colour in COLOURS
 )
 STEPS = 24  # time limit
-TINY = FlowConfig(
-    horizon=4,
-    sample_steps=2,
-    draws=2,
-    hidden=16,
-    depth=1,
-    backbone=BackboneConfig(width=8, channels=4, blocks=1, keypoints=2, words=4),
-)
+SMALL = BackboneConfig(width=8, channels=4, blocks=1, keypoints=2, words=4)
+SIZES = {"horizon": 4, "draws": 2, "hidden": 16, "depth": 1, "patch": 2, "backbone": SMALL}
+TINY = FlowConfig(sample_steps=2, **SIZES)
+# Every kind of policy with every head and option.
+TINIES = {
+    "flow": TINY,
+    "flow transformer": FlowConfig(sample_steps=3, head="transformer", **SIZES),
+    "flow midpoint": FlowConfig(sample_steps=1, solver="midpoint", times="beta", **SIZES),
+    "flow logit-normal": FlowConfig(sample_steps=2, times="logit-normal", **SIZES),
+    "diffusion": DiffusionConfig(sample_steps=4, train_steps=20, prediction="epsilon", **SIZES),
+    "diffusion solver": DiffusionConfig(
+        sample_steps=5, train_steps=20, prediction="epsilon", sampler="dpm-solver++", **SIZES
+    ),
+    "diffusion sample": DiffusionConfig(
+        sample_steps=5, train_steps=20, prediction="sample", head="transformer", **SIZES
+    ),
+    "diffusion v": DiffusionConfig(
+        sample_steps=4, train_steps=20, prediction="v_prediction", sampler="dpm-solver++", **SIZES
+    ),
+}
 
 
 class Toy(gymnasium.Env):
@@ -154,13 +166,18 @@ def arm_description(arm=TOY_ARM):
     return {"name": arm.name, "joints": arm.joints, "grippers": arm.grippers}
 
 
-def tiny_policy(arm=TOY_ARM, cameras=None, words=("blue", "dot", "go", "red"), seed=0):
+def tiny_policy(
+    arm=TOY_ARM, cameras=None, words=("blue", "dot", "go", "red"), seed=0, config=TINY, state=0
+):
     """A policy with random weights; those that start as zeros are random too."""
     torch.manual_seed(seed)
-    policy = FlowPolicy(TINY, cameras or CAMERAS, arm_description(arm), words)
+    seen = CAMERAS if cameras is None else cameras
+    policy = POLICIES[config.kind]()(config, seen, arm_description(arm), words, state)
     rng = np.random.default_rng(seed)
     policy.backbone.agent_pos.fit(rng.normal(size=(50, arm.size)).astype(np.float32))
-    policy.chunk.fit(0.1 * rng.normal(size=(50, TINY.horizon, arm.size)).astype(np.float32))
+    policy.chunk.fit(0.1 * rng.normal(size=(50, config.horizon, arm.size)).astype(np.float32))
+    if state:
+        policy.backbone.environment_state.fit(rng.normal(size=(50, state)).astype(np.float32))
     for weight in policy.parameters():
         if not weight.detach().any():
             torch.nn.init.normal_(weight, std=0.3)

@@ -1,0 +1,138 @@
+"""What TACO is compared with: other verifiers of the same features, each in a few lines."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robolearn.config import from_json
+from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig
+from robolearn.policies.verifier import Verifier
+from robolearn.schedule import cosine
+
+WARMUP = 50  # steps
+LOG_EVERY = 100  # steps
+
+
+class Knn(Verifier):
+    """The distance to the nearest demonstrated features; it keeps all of them and asks each."""
+
+    kind: ClassVar[str] = KnnConfig.kind
+    config_type = KnnConfig
+    bank: Tensor  # (N, F)
+
+    def __init__(self, config: KnnConfig, size: int, base: str, count: int = 0) -> None:
+        super().__init__(config, size, base)
+        self.register_buffer("bank", torch.zeros(count, size))
+
+    def fit(self, features: Tensor, rng: np.random.Generator) -> dict[str, Any]:
+        """See `Verifier`."""
+        del rng
+        self.features.fit(features.cpu().numpy())
+        self.bank = self.features(features)
+        return {"features": len(features)}
+
+    def rate(self, features: Tensor) -> Tensor:
+        """See `Verifier`."""
+        distance = torch.cdist(self.features(features), self.bank)
+        count = min(self.config.neighbours, len(self.bank))
+        return -distance.topk(count, largest=False).values.mean(1)
+
+    def extra(self) -> dict[str, Any]:
+        """See `Verifier`."""
+        return {"count": len(self.bank)}
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """See `Verifier`."""
+        config = from_json(cls.config_type, description["config"])
+        return cls(config, description["size"], description["base"], description["count"])
+
+
+class Mahalanobis(Verifier):
+    """The distance to the mean of all demonstrated features, in units of their covariance."""
+
+    kind: ClassVar[str] = MahalanobisConfig.kind
+    config_type = MahalanobisConfig
+    precision: Tensor  # (F, F)
+
+    def __init__(self, config: MahalanobisConfig, size: int, base: str) -> None:
+        super().__init__(config, size, base)
+        self.register_buffer("precision", torch.eye(size))
+
+    def fit(self, features: Tensor, rng: np.random.Generator) -> dict[str, Any]:
+        """See `Verifier`."""
+        del rng
+        self.features.fit(features.cpu().numpy())
+        z = self.features(features).double()
+        covariance = z.T @ z / len(z) + self.config.ridge * torch.eye(self.size, device=z.device)
+        self.precision.copy_(torch.linalg.inv(covariance))
+        return {"features": len(features)}
+
+    def rate(self, features: Tensor) -> Tensor:
+        """See `Verifier`."""
+        z = self.features(features)
+        return -((z @ self.precision) * z).sum(1)
+
+
+class Rnd(Verifier):
+    """Random network distillation (Burda et al. 2019): how badly a random network is imitated."""
+
+    kind: ClassVar[str] = RndConfig.kind
+    config_type = RndConfig
+
+    def __init__(self, config: RndConfig, size: int, base: str) -> None:
+        super().__init__(config, size, base)
+        shape = (size, config.hidden, config.depth, config.outputs)
+        self.imitator = residual_mlp(*shape)
+        self.target = residual_mlp(*shape).requires_grad_(requires_grad=False)
+
+    def fit(self, features: Tensor, rng: np.random.Generator) -> dict[str, Any]:
+        """See `Verifier`."""
+        self.features.fit(features.cpu().numpy())
+        c, losses = self.config, []
+        optimizer = torch.optim.AdamW(self.imitator.parameters(), fused=True)
+        for step in range(c.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = c.learning_rate * cosine(step, c.steps, WARMUP)
+            rows = torch.from_numpy(rng.integers(len(features), size=c.batch_size))
+            loss = self._error(features[rows.to(features.device)]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+        return {"features": len(features), "losses": losses[::LOG_EVERY]}
+
+    def _error(self, features: Tensor) -> Tensor:
+        z = self.features(features)
+        with torch.no_grad():
+            target = self.target(z)
+        return (self.imitator(z) - target).square().mean(-1)
+
+    def rate(self, features: Tensor) -> Tensor:
+        """See `Verifier`."""
+        return -self._error(features)
+
+
+class Residual(nn.Module):
+    """h + MLP(norm(h))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(N, width) to the same shape."""
+        return h + self.inner(h)
+
+
+def residual_mlp(size: int, hidden: int, depth: int, outputs: int) -> nn.Sequential:
+    """(N, size) to (N, outputs); norms keep it bounded far from the data."""
+    blocks = [Residual(hidden) for _ in range(depth)]
+    return nn.Sequential(
+        nn.Linear(size, hidden), *blocks, nn.LayerNorm(hidden), nn.Linear(hidden, outputs)
+    )

@@ -1,0 +1,213 @@
+"""What flow and diffusion policies share: everything except how noise becomes a chunk.
+
+Chunks are learned relative to the present joint positions (a gripper stays absolute) and normalised
+for each chunk step, because a late step moves much further than the first. "Clean" and "noisy" in
+this module mean chunks in that form.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from robolearn.checkpoint import CheckpointError
+from robolearn.config import from_json, to_json
+from robolearn.contract import ArmSpec
+from robolearn.policies.backbone import Backbone, vocabulary_of
+from robolearn.policies.base import Batch, Chunks, Context, Info, Normaliser, Policy
+from robolearn.policies.configs import DenoiserConfig
+from robolearn.policies.heads import HEADS, Prefix
+
+if TYPE_CHECKING:
+    from robolearn.dataset import EpisodeDataset
+
+Generators = Sequence[np.random.Generator]
+Draw = Callable[..., np.ndarray]
+
+
+def draws_of(draw: Draw, shape: Sequence[int]) -> Tensor:
+    """Random numbers (B, n, ...), drawn for one n after the other."""
+    observations, draws, *rest = shape
+    drawn = draw((draws, observations, *rest), dtype=np.float32)
+    return torch.from_numpy(drawn).transpose(0, 1)
+
+
+class DenoisingPolicy(Policy):
+    """See the module's docstring.
+
+    Args:
+        config: sizes and sampling.
+        cameras: camera name -> (height, width) of the pictures it will get.
+        arm: the fields of the `ArmSpec` that it was trained on.
+        vocabulary: the words that training knows.
+        state: size of "environment_state", for a policy that looks at it; 0 for none.
+    """
+
+    config_type: ClassVar[type[DenoiserConfig]]
+    env_id: str = ""  # where its demonstrations were recorded; "" if in several, or unknown
+    relative: Tensor  # (J,): 1 where a chunk is learned relative to the present position
+
+    def __init__(
+        self,
+        config: DenoiserConfig,
+        cameras: Mapping[str, tuple[int, int]],
+        arm: Mapping[str, Any],
+        vocabulary: Sequence[str],
+        state: int = 0,
+    ) -> None:
+        super().__init__()
+        self.config, self.horizon, self.arm = config, config.horizon, dict(arm)
+        joints = len(arm["joints"])
+        self.backbone = Backbone(config.backbone, cameras, joints, vocabulary, state)
+        self.chunk = Normaliser((config.horizon, joints))
+        tokens = (self.backbone.token_count, config.backbone.width)
+        self.head = HEADS[config.head](config, joints, tokens)
+        relative = torch.tensor([float(i not in arm["grippers"]) for i in range(joints)])
+        self.register_buffer("relative", relative, persistent=False)
+
+    @abstractmethod
+    def corrupt(
+        self, clean: Tensor, inside: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """A training example of clean chunks: noisy ones, their times, and targets.
+
+        Args:
+            clean: (B, n, H, J).
+            inside: bool (B, 1, H, 1); false beyond the end of an episode.
+            rng: the source of noise and times.
+
+        Returns:
+            Noisy chunks (B, n, H, J), times (B, n, 1) and what the head shall predict, as `clean`.
+        """
+
+    @abstractmethod
+    def noised(self, clean: Tensor, noise: Tensor, start: int) -> Tensor:
+        """Clean chunks with as much noise as there is before sampling step `start`."""
+
+    @abstractmethod
+    def denoise(self, x: Tensor, start: int, prefix: Prefix) -> tuple[Tensor, Tensor]:
+        """Runs the sampling steps from `start` on: clean chunks, and the last step's features."""
+
+    @classmethod
+    def for_dataset(
+        cls,
+        config: Any,  # noqa: ANN401 (the method's own)
+        dataset: "EpisodeDataset",
+        cameras: Mapping[str, tuple[int, int]],
+    ) -> Self:
+        """See `Policy`; without cameras it looks at the simulator's state."""
+        arm = asdict(dataset.arm) | {"control_hz": dataset.fps}
+        columns = dataset.columns
+        state = 0 if cameras else columns["environment_state"].shape[1]
+        policy = cls(config, cameras, arm, vocabulary_of(dataset.episodes.instruction), state)
+        recorded = set(dataset.episodes.env_id)
+        policy.env_id = recorded.pop() if len(recorded) == 1 else ""
+        policy.backbone.fit(columns)
+        windows = dataset.windows(config.horizon)
+        batch = windows.get(np.arange(len(windows)))
+        relative = policy.relative.numpy()
+        chunks = batch["action"] - batch["agent_pos"][:, None] * relative
+        policy.chunk.fit(np.where(batch["mask"][..., None], chunks, np.nan))
+        return policy
+
+    @property
+    def cameras(self) -> Mapping[str, tuple[int, int]]:
+        """See `Policy`."""
+        return self.backbone.cameras
+
+    def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
+        """Tokens of B observations, and what the head keeps of them; see `Policy`."""
+        tokens = self.backbone(observation, instructions)
+        return Context(tokens, observation["agent_pos"], self.head.prefix(tokens))
+
+    def sample(self, context: Context, n: int, noise: Generators) -> Chunks:
+        """Denoises n chunks of pure noise for each context; see `Policy`."""
+        return self._finish(context, *self.denoise(self._noise(n, noise), 0, context.cache))
+
+    def refine(self, context: Context, actions: Tensor, noise: Generators, level: float) -> Chunks:
+        """Puts noise on chunks and takes it off again; see `Policy`.
+
+        The level is rounded to a sampling step, so that the features are of the same last step that
+        `sample` ends with, whatever the number of steps.
+        """
+        steps = self.config.sample_steps
+        start = min(round((1.0 - level) * steps), steps - 1)
+        x = self._noise(actions.shape[1], noise)
+        if start:
+            x = self.noised(self.chunk(actions - self._base(context)[:, None]), x, start)
+        return self._finish(context, *self.denoise(x, start, context.cache))
+
+    def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
+        """Mean squared error; steps beyond the end of an episode do not count."""
+        tokens = self.backbone(batch, batch["instruction"], rng)
+        base = (batch["agent_pos"] * self.relative)[:, None]
+        clean = self.chunk(batch["action"] - base)[:, None]
+        clean = clean.expand(-1, self.config.draws, -1, -1)
+        inside = batch["mask"][:, None, :, None]
+        noisy, t, target = self.corrupt(clean, inside, rng)
+        predicted, _ = self.head(noisy, t, self.head.prefix(tokens))
+        error = (predicted.float() - target).square() * inside
+        loss = error.sum() / inside.expand_as(error).sum()
+        return loss, {f"{self.kind}/loss": float(loss.detach())}
+
+    def _noise(self, n: int, noise: Generators) -> Tensor:
+        """(B, n, H, J); the first candidates are the same however many there are."""
+        shape = (n, *self.chunk.mean.shape)
+        drawn = [generator.standard_normal(shape, dtype=np.float32) for generator in noise]
+        return torch.from_numpy(np.stack(drawn)).to(self.device)
+
+    def _base(self, context: Context) -> Tensor:
+        return (context.agent_pos * self.relative)[:, None]
+
+    def _finish(self, context: Context, clean: Tensor, features: Tensor) -> Chunks:
+        return Chunks(self.chunk.inverse(clean) + self._base(context)[:, None], features)
+
+    def check_fits(self, arm: ArmSpec, observations: spaces.Dict) -> None:
+        """See `Policy`."""
+        for key in ("joints", "grippers", "low", "high", "control_hz"):
+            found, trained = to_json(getattr(arm, key)), to_json(self.arm.get(key))
+            if key in self.arm and found != trained:
+                raise CheckpointError(
+                    f"the policy was trained on {self.arm['name']} with {key} {trained}, and "
+                    f"{arm.name} has {found}; train one for this arm"
+                )
+        pixels = observations.spaces.get("pixels")
+        pictures = pixels.spaces if isinstance(pixels, spaces.Dict) else {}
+        for camera, size in self.backbone.cameras.items():
+            if camera not in pictures or (pictures[camera].shape or ())[:2] != tuple(size):
+                raise CheckpointError(
+                    f"the policy was trained on camera {camera!r} at {size[0]}x{size[1]}; "
+                    "give the environment that camera and image_size"
+                )
+        state, space = self.backbone.state, observations.spaces.get("environment_state")
+        if state and (space is None or space.shape != (state,)):
+            raise CheckpointError(
+                f"the policy looks at the simulator's state, {state} numbers of "
+                f"{self.env_id or 'its task'}; give it that task with obs_type='state'"
+            )
+
+    def description(self) -> dict[str, Any]:
+        """See `Policy`."""
+        return {
+            "config": to_json(self.config),
+            "cameras": {k: list(v) for k, v in self.backbone.cameras.items()},
+            "arm": self.arm,
+            "vocabulary": list(self.backbone.language.vocabulary),
+            "state": self.backbone.state,
+            "env": self.env_id,
+        }
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """See `Policy`."""
+        config = from_json(cls.config_type, description["config"])
+        cameras = {k: tuple(v) for k, v in description["cameras"].items()}
+        state = description.get("state", 0)  # older checkpoints have none
+        policy = cls(config, cameras, description["arm"], description["vocabulary"], state)
+        policy.env_id = description.get("env", "")  # older checkpoints do not say
+        return policy

@@ -1,0 +1,129 @@
+"""Scorers: what chooses among candidate chunks. A higher score is better.
+
+Those of this module need no fitting; the verifiers do (`robolearn.policies.verifier`). All of them
+see the same candidates, so what they gain can be compared.
+"""
+
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robolearn import checkpoint
+from robolearn.policies.base import Chunks, Context, Policy
+
+if TYPE_CHECKING:
+    from robolearn.policies.verifier import Verifier
+
+Generators = Sequence[np.random.Generator]
+
+
+class Scorer(Protocol):
+    """Rates candidate chunks."""
+
+    def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
+        """Scores (B, n) for chunks (B, n, H, J); whatever is random in it comes from `noise`."""
+
+
+class RandomScorer:
+    """Takes any candidate: what several candidates are worth without a judgement."""
+
+    def __init__(self, policy: Policy) -> None:
+        del policy
+
+    def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
+        """See `Scorer`."""
+        del context
+        n = chunks.actions.shape[1]
+        return torch.from_numpy(np.stack([generator.random(n) for generator in noise]))
+
+
+class MedoidScorer:
+    """Takes the candidate with the least mean distance to the others."""
+
+    def __init__(self, policy: Policy) -> None:
+        del policy
+
+    def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
+        """See `Scorer`."""
+        del context, noise
+        flat = chunks.actions.flatten(2)
+        return -torch.cdist(flat, flat).mean(-1)
+
+
+class ResidualScorer:
+    """Takes the candidate that the policy would change least: the denoising residual.
+
+    Some noise is put on a candidate and taken off again. What the policy learned well it restores.
+
+    Args:
+        policy: made the candidates.
+        draws: of noise for each candidate.
+        level: of the noise, see `Policy.refine`.
+    """
+
+    def __init__(self, policy: Policy, draws: int = 4, level: float = 0.25) -> None:
+        self.policy, self.draws, self.level = policy, draws, level
+
+    def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
+        """See `Scorer`."""
+        tried = chunks.actions.repeat_interleave(self.draws, dim=1)
+        restored = self.policy.refine(context, tried, noise, self.level).actions
+        error = (restored - tried).square().mean((2, 3))
+        return -error.unflatten(1, (-1, self.draws)).mean(-1)
+
+
+UNFITTED: Final[dict[str, Callable[[Policy], Scorer]]] = {
+    "random": RandomScorer,
+    "medoid": MedoidScorer,
+    "residual": ResidualScorer,
+}
+VERIFIERS: Final = {
+    "taco": "taco:Taco",
+    "knn": "comparators:Knn",
+    "mahalanobis": "comparators:Mahalanobis",
+    "rnd": "comparators:Rnd",
+}
+
+
+def verifier_type(kind: str) -> "type[Verifier]":
+    """The class of a kind of verifier."""
+    module, _, name = VERIFIERS[kind].partition(":")
+    return getattr(import_module(f"robolearn.policies.{module}"), name)
+
+
+def open_scorer(name: str, policy: Policy, folder: Path) -> Scorer:
+    """A scorer for the candidates of a policy.
+
+    Args:
+        name: random, medoid or residual; a fitted verifier's folder; or a kind of verifier, which
+            is then looked for in the run of the policy, where `robolearn train` puts it.
+        policy: makes the candidates.
+        folder: the policy's checkpoint.
+
+    Raises:
+        CheckpointError: no such scorer, or it was fitted to another policy.
+    """
+    if name in UNFITTED:
+        return UNFITTED[name](policy)
+    place = checkpoint.run_of(folder) / name if name in VERIFIERS else Path(name)
+    if not place.exists():
+        known = ", ".join([*UNFITTED, *VERIFIERS])
+        how = f"fit one with: robolearn train --policy {name if name in VERIFIERS else 'taco'}"
+        raise checkpoint.CheckpointError(
+            f"there is no scorer {name!r} ({place} does not exist); known are {known} and folders "
+            f"of fitted ones; {how} --base {checkpoint.run_of(folder)}"
+        )
+    description, _ = checkpoint.load_model(place)
+    if description["kind"] not in VERIFIERS:
+        raise checkpoint.CheckpointError(
+            f"{place} holds a {description['kind']} policy, which rates no candidates; give one of "
+            f"{', '.join([*UNFITTED, *VERIFIERS])}, or the folder of a fitted verifier"
+        )
+    verifier = verifier_type(description["kind"]).load(place, str(policy.device))
+    verifier.check_base(folder)
+    return verifier

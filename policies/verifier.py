@@ -1,0 +1,156 @@
+"""Verifiers: scorers that were fitted to what demonstrations look like inside of a policy.
+
+Demonstrated actions never went through the policy's sampler, so they have no features of it. They
+get some by search (TACO, section 3.3: high-fidelity feature search): a demonstrated chunk is noised
+several times, the policy denoises all of these, and the features of that query count whose result
+came nearest to the demonstration.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robolearn import checkpoint
+from robolearn.config import from_json
+from robolearn.policies.base import Chunks, Context, Normaliser, Policy, as_tensors, usable_device
+from robolearn.policies.scorers import Generators
+from robolearn.seeding import stream
+
+if TYPE_CHECKING:
+    from robolearn.dataset import EpisodeDataset
+
+BATCH = 64  # observations that are searched at once
+
+
+class Verifier(nn.Module, ABC):
+    """Rates features (N, F); see the module's docstring.
+
+    Args:
+        config: the method's settings.
+        size: F.
+        base: the fingerprint of the policy's checkpoint.
+    """
+
+    kind: ClassVar[str]
+    config_type: ClassVar[type]
+    features: Normaliser
+
+    def __init__(self, config: Any, size: int, base: str) -> None:  # noqa: ANN401
+        super().__init__()
+        self.config, self.size, self.base = config, size, base
+        self.features = Normaliser((size,))
+
+    @abstractmethod
+    def fit(self, features: Tensor, rng: np.random.Generator) -> dict[str, Any]:
+        """Learns from demonstrated features (N, F); returns figures about it."""
+
+    @abstractmethod
+    def rate(self, features: Tensor) -> Tensor:
+        """How well demonstrations support features (N, F): (N,), higher is better."""
+
+    def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
+        """See `Scorer`.
+
+        Raises:
+            ValueError: features of another width, or not finite.
+        """
+        del context, noise
+        features = chunks.features.flatten(0, 1).float()
+        if features.shape[1] != self.size:
+            raise ValueError(
+                f"this {self.kind} verifier rates {self.size} features, and the policy gives "
+                f"{features.shape[1]}; fit one to this policy"
+            )
+        if not features.isfinite().all():
+            raise ValueError("the policy's features are not finite; its inputs or weights are bad")
+        return self.rate(features).view(chunks.features.shape[:2])
+
+    def check_base(self, folder: Path) -> None:
+        """Refuses candidates of another policy than the one it was fitted to.
+
+        Raises:
+            CheckpointError: it is another one.
+        """
+        if self.base != (found := checkpoint.fingerprint(folder)):
+            raise checkpoint.CheckpointError(
+                f"this {self.kind} verifier was fitted to another policy ({self.base[:12]}) than "
+                f"{folder} ({found[:12]}); fit one with: robolearn train --policy {self.kind} "
+                f"--base {folder}"
+            )
+
+    def save(self, folder: Path) -> None:
+        """Writes the checkpoint `folder` atomically."""
+        description = {"config": asdict(self.config), "size": self.size, "base": self.base}
+        checkpoint.save_model(folder, self.kind, description | self.extra(), self.state_dict())
+
+    def extra(self) -> dict[str, Any]:
+        """Further JSON values that the weights' shapes follow from."""
+        return {}
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> Self:
+        """Reads a checkpoint that `save` wrote.
+
+        Raises:
+            CheckpointError: missing or damaged files, another kind of verifier.
+        """
+        description, weights = checkpoint.load_model(folder, cls.kind)
+        with checkpoint.describing(folder, f"{cls.kind} verifier"):
+            verifier = cls.from_description(description)
+        checkpoint.assign_weights(verifier, weights, folder)
+        return verifier.to(usable_device(device)).eval()
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> Self:
+        """An empty verifier of the same shape."""
+        config: Any = from_json(cls.config_type, description["config"])
+        return cls(config, description["size"], description["base"])
+
+
+@torch.inference_mode()
+def demonstrated_features(
+    policy: Policy,
+    dataset: "EpisodeDataset",
+    frames: np.ndarray,
+    *,
+    queries: int,
+    level: float,
+    executed: int,
+    seed: int = 0,
+) -> Tensor:
+    """The policy's features of demonstrated chunks, float32 (len(frames), F).
+
+    Args:
+        policy: in eval mode.
+        dataset: the demonstrations.
+        frames: int; the frames whose chunks are wanted.
+        queries: noised copies of each chunk.
+        level: their noise, see `Policy.refine`.
+        executed: only so many first steps of a chunk decide which query is nearest, and none beyond
+            the end of the episode.
+        seed: of the noise.
+    """
+    windows = dataset.windows(policy.horizon, cameras=tuple(policy.cameras))
+    spread = torch.from_numpy(dataset.columns["action"].std(0) + 1e-6).to(policy.device)
+    found = []
+    for start in range(0, len(frames), BATCH):
+        some = frames[start : start + BATCH]
+        batch = as_tensors(windows.get(some), policy.device)
+        context = policy.encode(batch, batch["instruction"])
+        inside = batch["mask"][:, None, :, None]
+        shown = batch["action"][:, None].expand(-1, queries, -1, -1)
+        if not inside.all():  # beyond the end of its episode a chunk goes on as the policy would
+            fill = policy.sample(context, queries, [stream(seed, f"fill {f}") for f in some])
+            shown = torch.where(inside, shown, fill.actions)
+        noise = [stream(seed, f"search {frame}") for frame in some]
+        refined = policy.refine(context, shown, noise, level)
+        error = ((refined.actions - shown) / spread).square() * inside
+        nearest = error[:, :, :executed].sum((2, 3)).argmin(1)
+        found.append(refined.features[torch.arange(len(some)), nearest].float())
+    return torch.cat(found)

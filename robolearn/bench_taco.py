@@ -1,0 +1,340 @@
+"""`robolearn bench-taco`: what choosing among candidate chunks is worth, task by task.
+
+For every task a policy is trained on demonstrations of two kinds, and then fine-tuned on a few good
+ones, so that some of its chunks still come from the other kind. That is of one of two sorts:
+
+| sort | the other half of the demonstrations |
+|---|---|
+| structured | good ones of another goal than they are told (variation `label`) |
+| scatter | crooked and hesitant ones of the right goal (quality 0.3) |
+
+All scorers choose among the same candidates on the same seeds, so that pairs are compared. Policies
+look at the simulator's state, which makes hundreds of episodes affordable. What was done stays in
+`out`, and a run that was interrupted goes on.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from robolearn.config import load_config, save_config
+from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, TacoConfig
+from robolearn.results import save_result
+
+if TYPE_CHECKING:
+    from robolearn.options import TrainConfig
+    from robolearn.policies.base import Policy
+    from robolearn.policies.scorers import Scorer
+
+Sort = Literal["structured", "scatter"]
+TASKS: Final[dict[Sort, tuple[str, ...]]] = {
+    "structured": ("PickPlace", "Stack", "Lift", "OpenCabinet"),
+    "scatter": ("PickPlace", "Push"),
+}
+SETTINGS: Final = "bench-taco.json"
+FINE_SEED: Final = 2_000_000  # of the first demonstration for fine-tuning
+KINDS: Final = (TacoConfig(), KnnConfig(), MahalanobisConfig(), RndConfig())
+UNFITTED: Final = ("random", "medoid", "residual")
+MANY: Final = 32  # candidates whose latency is measured
+WARM: Final = 3  # decisions that do not count
+FEW_FRAMES: Final = 2000  # are enough to fit a verifier whose latency is measured
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BenchTacoConfig:
+    """Measure what choosing among candidate chunks is worth."""
+
+    sorts: tuple[Sort, ...] = ("structured", "scatter")  # of demonstrations
+    tasks: tuple[str, ...] = ()  # e.g. PickPlace; by default those chosen for each sort
+    results: Path = Path("docs/results")  # where the summary, taco.json, goes
+    out: Path = Path("runs/bench-taco")  # data, runs and evaluations
+    demonstrations: int = 300  # to train on, half of them of the other kind
+    good: int = 30  # demonstrations to fine-tune on, all of the right kind
+    steps: int = 4000  # of training
+    tuning: int = 200  # steps of fine-tuning
+    candidates: tuple[int, ...] = (2, 4, 8, 16, 32, 50)  # for TACO
+    compared: int = 16  # candidates at which all scorers are compared
+    episodes: int = 500  # of each evaluation
+    seed: int = 0  # of the first episode
+    workers: int = 2  # processes that record and evaluate
+    policy: Path | None = None  # a run on pictures, e.g. runs/demo: its latency is measured too
+    decisions: int = 200  # of each kind, for the latency
+
+
+PLAIN: Final = BenchTacoConfig()
+
+
+def bench(config: BenchTacoConfig) -> Row:
+    """Runs everything, writes `<results>/taco.json`, and returns its figures.
+
+    Raises:
+        ValueError, OSError: unusable options or folders; what was finished is kept.
+    """
+    _check(config)
+    _check_same_bench(config)
+    rows: dict[str, dict[str, Row]] = {}
+    for sort in config.sorts:
+        for task in config.tasks or TASKS[sort]:
+            Console(stderr=True).print(f"[bold]bench-taco[/] {sort} {task}")
+            rows.setdefault(sort, {})[task] = measure(config, sort, task)
+    means = {sort: _mean(list(rows[sort].values())) for sort in rows}
+    speed = latency(config, config.policy) if config.policy else {}
+    figures = {"tasks": rows, **means, **speed}
+    save_result(config.results, "taco", config, figures)
+    return figures
+
+
+def _check(config: BenchTacoConfig) -> None:
+    for option in (
+        "demonstrations",
+        "good",
+        "steps",
+        "tuning",
+        "compared",
+        "episodes",
+        "decisions",
+    ):
+        if getattr(config, option) < 1:
+            raise ValueError(f"--{option} is {getattr(config, option)}; give it at least 1")
+    if not config.sorts:
+        raise ValueError("--sorts is empty; give structured, scatter or both")
+    if min(config.candidates, default=2) < 2:
+        raise ValueError("--candidates must all be 2 or more; one is measured anyway")
+
+
+def _check_same_bench(config: BenchTacoConfig) -> None:
+    """Notes the settings that decide on what lies in `out`, and refuses others.
+
+    Raises:
+        ValueError: the folder holds another benchmark.
+    """
+    free = ("sorts", "tasks", "results", "candidates", "workers", "policy", "decisions")
+    settings = replace(config, **{name: getattr(PLAIN, name) for name in free})
+    begun = (config.out / SETTINGS).exists()
+    if begun and load_config(BenchTacoConfig, config.out, SETTINGS) != settings:
+        raise ValueError(f"{config.out} was begun with other settings; take another --out")
+    save_config(settings, config.out, SETTINGS)
+
+
+def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:
+    """One task: trains, fits, evaluates, compares with the plain policy pair by pair."""
+    from robolearn.stats import mcnemar_exact, wilson
+
+    folder = config.out / f"{sort}-{task}"
+    policy = prepare(config, sort, f"robolearn/{task}-v0", folder)
+    outcomes = dict(evaluations(config, policy, folder))
+    base = outcomes["base"]
+    row: Row = {"n": len(base["success"])}
+    for name, outcome in outcomes.items():
+        wins = outcome["success"]
+        low, high = wilson(sum(wins), len(wins))
+        row[name] = {
+            "success": sum(wins) / len(wins),
+            "success_low": low,
+            "success_high": high,
+            "gain_points": 100.0 * (sum(wins) - sum(base["success"])) / len(wins),
+            "gained": sum(w and not b for w, b in zip(wins, base["success"], strict=True)),
+            "lost": sum(b and not w for w, b in zip(wins, base["success"], strict=True)),
+            "p_value": mcnemar_exact(wins, base["success"]),
+            "latency_p50_ms": outcome["latency_p50_ms"],
+        }
+    return row
+
+
+def prepare(config: BenchTacoConfig, sort: Sort, env_id: str, folder: Path) -> Path:
+    """Records, trains, fine-tunes and fits what is missing; the fine-tuned run."""
+    from robolearn.fit import fit
+    from robolearn.options import FitConfig, TrainConfig
+
+    mixed, good, base, tuned = (folder / name for name in ("mixed", "good", "base", "tuned"))
+    _record(config, mixed, env_id, sort=sort)
+    _record(config, good, env_id, sort=None)
+    plain: Any = {"obs_type": "state", "threads": 1, "seed": config.seed}
+    schedule: Any = {"steps": config.steps, "save_every": config.steps}
+    _train(TrainConfig(mixed, base, **schedule, **plain))
+    schedule = {"steps": config.tuning, "save_every": config.tuning, "warmup": config.tuning // 10}
+    _train(TrainConfig(good, tuned, init=base, learning_rate=3e-4, **schedule, **plain))
+    for kind in KINDS:
+        if not (tuned / kind.kind / "model.safetensors").exists():
+            fit(FitConfig(tuned, good, policy=kind, seed=config.seed))
+    return tuned
+
+
+def _train(config: "TrainConfig") -> None:
+    """Trains, goes on with what was begun, or finds it done."""
+    from robolearn.checkpoint import checkpoints
+    from robolearn.train import train
+
+    begun = checkpoints(config.out)
+    if not begun or int(begun[-1].name) < config.steps:
+        train(replace(config, resume=bool(begun)))
+
+
+def _record(config: BenchTacoConfig, folder: Path, env_id: str, *, sort: Sort | None) -> None:
+    """Demonstrations for fine-tuning, or of a sort that is mixed with good ones."""
+    from robolearn.options import RecordConfig
+    from robolearn.record import record
+
+    plain: Any = {"out": folder, "env": env_id, "obs_type": "state", "workers": config.workers}
+    if sort is None:
+        record(RecordConfig(**plain, episodes=config.good, seed=FINE_SEED))
+    elif sort == "structured":
+        record(RecordConfig(**plain, episodes=config.demonstrations, variations={"label": 2}))
+    else:
+        half = config.demonstrations // 2
+        record(RecordConfig(**plain, episodes=half, quality=0.3))
+        record(RecordConfig(**plain, episodes=config.demonstrations))
+
+
+def evaluations(
+    config: BenchTacoConfig, policy: Path, folder: Path
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields name and outcome: the plain policy, TACO by candidates, all scorers at one count."""
+    yield "base", evaluation(config, policy, folder, "", 1)
+    for count in config.candidates:
+        yield f"taco_{count}", evaluation(config, policy, folder, "taco", count)
+    for scorer in (*(kind.kind for kind in KINDS), *UNFITTED):
+        yield scorer, evaluation(config, policy, folder, scorer, config.compared)
+
+
+def evaluation(
+    config: BenchTacoConfig, policy: Path, folder: Path, scorer: str, count: int
+) -> dict[str, Any]:
+    """Success by seed and latency; read from the folder if it was evaluated before."""
+    from robolearn.evaluate import evaluate
+    from robolearn.options import EvalConfig
+
+    out = folder / f"eval-{scorer or 'base'}{count}"
+    settings = EvalConfig(
+        policy=policy,
+        out=out,
+        scorer=scorer,
+        candidates=count,
+        episodes=config.episodes,
+        seed=config.seed,
+        videos=0,
+        workers=config.workers,
+    )
+    path = out / "result.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    last = config.seed + config.episodes - 1
+    result = known if known.get("seeds") == [config.seed, last] else evaluate(settings)
+    return {
+        "success": [bool(episode["success"]) for episode in result["episodes"]],
+        "latency_p50_ms": result["latency_ms"]["p50"],
+    }
+
+
+def latency(config: BenchTacoConfig, policy: Path) -> Row:
+    """Milliseconds of a decision: with one candidate, with many, and with nothing shared by them.
+
+    The three take turns on one thread, because a machine may be busy with other things.
+    """
+    from robolearn.agent import PolicyAgent
+    from robolearn.checkpoint import load_policy
+    from robolearn.contract import Info
+    from robolearn.evaluate import observation_options, trained_on
+    from robolearn.fit import fit
+    from robolearn.options import FitConfig
+    from robolearn.policies.scorers import open_scorer
+    from robolearn.workers import make_vector, one_thread
+
+    fitted = config.out / "latency-taco"  # of few frames: the run shall not keep it
+    shutil.rmtree(fitted, ignore_errors=True)
+    fit(FitConfig(policy, out=fitted, frames=FEW_FRAMES))
+    loaded = load_policy(policy)
+    scorer = open_scorer(str(fitted), loaded, policy)
+    env = make_vector(trained_on(policy), 1, **observation_options(policy))
+    with one_thread(), closing(env):
+        observation, info = env.reset(seed=config.seed)
+        text = str(info[Info.TASK][0])
+        one = PolicyAgent(loaded, replan_every=1)
+        many = PolicyAgent(loaded, replan_every=1, candidates=MANY, scorer=scorer)
+        for agent in (one, many):
+            agent.reset(0, config.seed, text)
+        naive = []
+        for k in range(config.decisions + WARM):
+            one.act(observation)
+            many.act(observation)
+            naive.append(_share_nothing(loaded, scorer, observation, text, k))
+    seconds = {"one": one.latency(0), "many": many.latency(0), "naive": naive}
+    taken = {name: 1000.0 * np.array(values[WARM:]) for name, values in seconds.items()}
+    quantiles = {
+        f"latency_{name}_p{q}_ms": float(np.percentile(values, q))
+        for name, values in taken.items()
+        for q in (50, 99)
+    }
+    return {
+        "latency_ratio_32_to_1": float(np.median(taken["many"] / taken["one"])),
+        "latency_saving_over_naive": float(1.0 - np.median(taken["many"] / taken["naive"])),
+        **quantiles,
+    }
+
+
+def _share_nothing(
+    policy: "Policy", scorer: "Scorer", observation: dict[str, Any], text: str, decision: int
+) -> float:
+    """Seconds of a decision that encodes the observation anew for every candidate."""
+    import torch
+
+    from robolearn.policies.base import Chunks, as_tensors
+    from robolearn.seeding import stream
+
+    begin = time.perf_counter()
+    with torch.inference_mode():
+        repeated = as_tensors(_repeat(observation), policy.device)
+        context = policy.encode(repeated, [text] * MANY)
+        noise = [stream(decision, f"naive {k}") for k in range(MANY)]
+        each = policy.sample(context, 1, noise)
+        chunks = Chunks(each.actions.transpose(0, 1), each.features.transpose(0, 1))
+        scorer.score(context, chunks, noise[:1]).argmax()
+    return time.perf_counter() - begin
+
+
+def _repeat(observation: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _repeat(value) if isinstance(value, dict) else np.repeat(value, MANY, axis=0)
+        for key, value in observation.items()
+    }
+
+
+def _mean(rows: list[Row]) -> Row:
+    """Mean success of every scorer over the tasks of a sort, and all their pairs together."""
+    from scipy.stats import binomtest
+
+    names = [name for name, value in rows[0].items() if isinstance(value, dict)]
+    means: Row = {"n": sum(row["n"] for row in rows)}
+    for name in names:
+        gained, lost = (sum(row[name][key] for row in rows) for key in ("gained", "lost"))
+        pairs = gained + lost
+        means[name] = {
+            "success": float(np.mean([row[name]["success"] for row in rows])),
+            "gain_points": float(np.mean([row[name]["gain_points"] for row in rows])),
+            "p_value": float(binomtest(gained, pairs).pvalue) if pairs else 1.0,
+        }
+    return means
+
+
+def main(config: BenchTacoConfig) -> int:
+    """Runs the command."""
+    figures = bench(config)
+    sorts = [sort for sort in TASKS if sort in figures]
+    table = Table("chooses", *[f"{sort}: success" for sort in sorts], *["points"] * len(sorts))
+    for name in (key for key, value in figures[sorts[0]].items() if isinstance(value, dict)):
+        rows = [figures[sort][name] for sort in sorts]
+        successes = [f"{row['success']:.1%}" for row in rows]
+        gains = [f"{row['gain_points']:+.1f} (p {row['p_value']:.2g})" for row in rows]
+        table.add_row(name, *successes, *gains)
+    Console().print(table)
+    print(f"{config.results / 'taco.json'} holds everything")
+    return 0

@@ -1,0 +1,96 @@
+"""`robolearn bench-taco` at its smallest."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from robolearn import bench_taco, cli
+from robolearn.bench_taco import BenchTacoConfig
+
+SCORERS = {"base", "taco_2", "taco", "knn", "mahalanobis", "rnd", "random", "medoid", "residual"}
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Settings with which everything is done in seconds; steps of fits are as few."""
+    original = bench_taco.KINDS
+    quick = [replace(kind, steps=4) if hasattr(kind, "steps") else kind for kind in original]
+    monkeypatch.setattr(bench_taco, "KINDS", quick)
+    return BenchTacoConfig(
+        tasks=("Reach",),
+        results=tmp_path / "results",
+        out=tmp_path / "out",
+        demonstrations=4,
+        good=3,
+        steps=4,
+        tuning=2,
+        candidates=(2,),
+        compared=3,
+        episodes=2,
+        workers=0,
+    )
+
+
+def test_all_scorers_are_compared_on_the_same_seeds(small, monkeypatch):
+    figures = bench_taco.bench(small)
+    written = json.loads((small.results / "taco.json").read_text())
+    assert written["structured"] == figures["structured"]
+    for sort in ("structured", "scatter"):
+        row = figures["tasks"][sort]["Reach"]
+        assert row["n"] == 2
+        assert {name for name, value in row.items() if isinstance(value, dict)} == SCORERS
+        for name in SCORERS:
+            gain = row[name]["success"] - row["base"]["success"]
+            assert row[name]["gain_points"] == pytest.approx(100 * gain)
+            assert row[name]["gained"] - row[name]["lost"] == round(2 * gain)
+            assert figures[sort][name]["success"] == row[name]["success"]
+    mixed = json.loads((small.out / "structured-Reach/mixed/config.json").read_text())
+    assert mixed["variations"] == {"label": 2}
+    tuned = json.loads((small.out / "scatter-Reach/tuned/config.json").read_text())
+    assert tuned["init"].startswith(str(small.out / "scatter-Reach/base"))
+    # A second run finds everything done, and says the same.
+    monkeypatch.setattr("robolearn.train.train", None)
+    monkeypatch.setattr("robolearn.evaluate.evaluate", None)
+    assert bench_taco.bench(small) == figures
+    with pytest.raises(ValueError, match="was begun with other settings; take another --out"):
+        bench_taco.bench(replace(small, steps=5))
+
+
+def test_the_latency_of_many_candidates(small, demo_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(demo_folder)  # the run knows where its data are from here
+    run = shutil.copytree(demo_folder / "runs/demo", tmp_path / "run")
+    before = set(run.iterdir())
+    figures = bench_taco.latency(replace(small, decisions=4), run)
+    assert min(figures.values()) > -10
+    assert len(figures) == 8
+    assert set(run.iterdir()) == before
+
+
+def test_the_means_are_over_tasks_and_the_pairs_are_all_of_them():
+    rows = [
+        {"n": 10, "taco": {"success": 0.9, "gain_points": 40.0, "gained": 5, "lost": 1}},
+        {"n": 10, "taco": {"success": 0.5, "gain_points": 0.0, "gained": 3, "lost": 0}},
+    ]
+    mean = bench_taco._mean(rows)
+    assert mean["taco"] == {
+        "success": pytest.approx(0.7),
+        "gain_points": 20.0,
+        "p_value": pytest.approx(20 / 512),  # 8 against 1
+    }
+    assert mean["n"] == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--candidates 1", "--candidates must all be 2 or more"),
+        ("--episodes 0", "--episodes is 0; give it at least 1"),
+        ("--sorts structured --tasks Fly", "no environment 'robolearn/Fly-v0'"),
+    ],
+)
+def test_bad_options(options, words, tmp_path, capsys):
+    arguments = ["bench-taco", "--out", str(tmp_path), "--results", str(tmp_path)]
+    assert cli.main([*arguments, *options.split()]) == 1
+    assert words in capsys.readouterr().err
