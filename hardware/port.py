@@ -69,8 +69,10 @@ class Port(PortHandler):
         self.ser = serial.Serial(
             self.port_name, cflag_baud, timeout=0, write_timeout=self.write_timeout, exclusive=True
         )
+        # FTDI adapters else sit on an answer for 16 ms. Others, and pseudo-terminals, have no such
+        # mode, and pyserial has it on Linux only: there an answer is not held back by the adapter.
         with suppress(ValueError, NotImplementedError):
-            self.ser.set_low_latency_mode(True)  # FTDI adapters else sit on an answer for 16 ms
+            self.ser.set_low_latency_mode(True)
         self.is_open = True
         return True
 

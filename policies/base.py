@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
 
 Batch = dict[str, Any]
+Generators = Sequence[np.random.Generator]  # one for each observation of a batch
 Info = dict[str, float]
 
 
@@ -68,14 +69,14 @@ class Policy(nn.Module, ABC):
         """Encodes B observations and their instructions."""
 
     @abstractmethod
-    def sample(self, context: Context, n: int, noise: Sequence[np.random.Generator]) -> Chunks:
+    def sample(self, context: Context, n: int, noise: Generators) -> Chunks:
         """Draws n chunks for each of B contexts, with one noise generator for each context."""
 
     def refine(
         self,
         context: Context,
         actions: Tensor,
-        noise: Sequence[np.random.Generator],
+        noise: Generators,
         level: float,
     ) -> Chunks:
         """Puts noise on chunks and takes it off again: what the policy would rather do near them.

@@ -19,14 +19,13 @@ from robolearn.checkpoint import CheckpointError
 from robolearn.config import from_json, to_json
 from robolearn.contract import ArmSpec
 from robolearn.policies.backbone import Backbone, vocabulary_of
-from robolearn.policies.base import Batch, Chunks, Context, Info, Normaliser, Policy
+from robolearn.policies.base import Batch, Chunks, Context, Generators, Info, Normaliser, Policy
 from robolearn.policies.configs import DenoiserConfig
 from robolearn.policies.heads import HEADS, Prefix
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
 
-Generators = Sequence[np.random.Generator]
 Draw = Callable[..., np.ndarray]
 
 

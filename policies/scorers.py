@@ -4,7 +4,7 @@ Those of this module need no fitting; the verifiers do (`robolearn.policies.veri
 see the same candidates, so what they gain can be compared.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -14,12 +14,10 @@ import torch
 from torch import Tensor
 
 from robolearn import checkpoint
-from robolearn.policies.base import Chunks, Context, Policy
+from robolearn.policies.base import Chunks, Context, Generators, Policy
 
 if TYPE_CHECKING:
     from robolearn.policies.verifier import Verifier
-
-Generators = Sequence[np.random.Generator]
 
 
 class Scorer(Protocol):

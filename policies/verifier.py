@@ -18,8 +18,15 @@ from torch import Tensor, nn
 
 from robolearn import checkpoint
 from robolearn.config import from_json
-from robolearn.policies.base import Chunks, Context, Normaliser, Policy, as_tensors, usable_device
-from robolearn.policies.scorers import Generators
+from robolearn.policies.base import (
+    Chunks,
+    Context,
+    Generators,
+    Normaliser,
+    Policy,
+    as_tensors,
+    usable_device,
+)
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from robolearn.registry import make_env
+from robolearn.seeding import stream
 
 
 def flat(observation, prefix=""):
@@ -40,3 +41,15 @@ def digest(env_id, seed):
 def assert_same(one, other):
     for a, b in zip(one, other, strict=True):
         np.testing.assert_equal(a, b)
+
+
+def demonstrate(env, seed):
+    """The infos of each step of the expert's episode."""
+    env.reset(seed=seed)
+    infos = []
+    for action in env.unwrapped.expert(stream(seed, "expert")):
+        *_, terminated, truncated, info = env.step(action)
+        infos.append(info)
+        if terminated or truncated:
+            return infos
+    raise AssertionError("an expert acts for ever")

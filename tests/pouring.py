@@ -3,23 +3,11 @@
 import mujoco
 import numpy as np
 import pytest
+from observing import demonstrate
 
 from robolearn.contract import Info
 from robolearn.envs.beads import RADIUS, SIZES
 from robolearn.registry import make_env
-from robolearn.seeding import stream
-
-
-def demonstrate(env, seed):
-    """The infos of each step of the expert's episode."""
-    env.reset(seed=seed)
-    infos = []
-    for action in env.unwrapped.expert(stream(seed, "expert")):
-        *_, terminated, truncated, info = env.step(action)
-        infos.append(info)
-        if terminated or truncated:
-            return infos
-    raise AssertionError("an expert acts for ever")
 
 
 def still(env, steps):

@@ -141,6 +141,16 @@ def test_what_is_asked_of_a_slot_that_rests_is_ignored():
         env.step(np.full((2, 6), np.nan))
 
 
+def assert_equal_episodes(batched, singles, steps):
+    """Two slots that wander; the first is reset by its mask on the way."""
+    mask = np.array([True, False])
+    for count, action in zip(range(steps), wander(batched), strict=False):
+        if count == 1:
+            again = batched.reset(options={"reset_mask": mask})
+            assert_equal_steps(again, singles.reset(options={"reset_mask": mask.copy()}))
+        assert_equal_steps(batched.step(action), singles.step(action))
+
+
 @pytest.mark.parametrize("env_id", SOME)
 @pytest.mark.parametrize(
     ("mode", "options"),
@@ -155,12 +165,7 @@ def test_pictures_equal_those_of_single_environments(env_id, mode, options):
     batched, singles = pair(env_id, mode, limit=3, count=2, **options, **size)
     assert batched.observation_space == singles.observation_space
     assert_equal_steps(batched.reset(seed=[5, 8]), singles.reset(seed=[5, 8]))
-    mask = np.array([True, False])
-    for count, action in zip(range(6), wander(batched), strict=False):
-        if count == 1:
-            again = batched.reset(options={"reset_mask": mask})
-            assert_equal_steps(again, singles.reset(options={"reset_mask": mask.copy()}))
-        assert_equal_steps(batched.step(action), singles.step(action))
+    assert_equal_episodes(batched, singles, 6)
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
@@ -172,12 +177,7 @@ def test_pictures_of_the_goal_equal_those_of_single_environments(mode, variation
     reset = batched.reset(seed=[5, 8])
     assert reset[0]["goal_pixels"]["top"].any()
     assert_equal_steps(reset, singles.reset(seed=[5, 8]))
-    mask = np.array([True, False])
-    for count, action in zip(range(5), wander(batched), strict=False):
-        if count == 1:
-            again = batched.reset(options={"reset_mask": mask})
-            assert_equal_steps(again, singles.reset(options={"reset_mask": mask.copy()}))
-        assert_equal_steps(batched.step(action), singles.step(action))
+    assert_equal_episodes(batched, singles, 5)
 
 
 def test_other_servos_equal_those_of_single_environments(tmp_path):

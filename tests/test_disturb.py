@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv
-from observing import assert_same, flat, run
+from observing import assert_same, demonstrate, flat, run
 
 from robolearn.contract import ActionError, Info
 from robolearn.envs.disturb import DISTURBANCES, PUSH
@@ -35,18 +35,6 @@ def still(env, seed, steps=LONG):
     observation, info = env.reset(seed=seed)
     action = info[Info.ACTION_SENT]
     return [flat(observation), *(flat(env.step(action)[0]) for _ in range(steps))]
-
-
-def demonstrate(env, seed):
-    """The infos of the expert's episode."""
-    env.reset(seed=seed)
-    infos = []
-    for action in env.unwrapped.expert(stream(seed, "expert")):
-        *_, terminated, truncated, info = env.step(action)
-        infos.append(info)
-        if terminated or truncated:
-            break
-    return infos
 
 
 @pytest.mark.parametrize("name", DISTURBANCES)

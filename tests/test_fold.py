@@ -5,6 +5,7 @@ from itertools import islice, product
 import mujoco
 import numpy as np
 import pytest
+from observing import demonstrate
 
 from robolearn.contract import Info
 from robolearn.envs import fold
@@ -26,17 +27,6 @@ def demonstrations():
     """Three episodes of the expert: the info of every step."""
     env = make_env("robolearn/Fold-v0", obs_type="state")
     return [demonstrate(env, seed) for seed in range(3)]
-
-
-def demonstrate(env, seed):
-    env.reset(seed=seed)
-    infos = []
-    for action in env.unwrapped.expert(stream(seed, "expert")):
-        *_, terminated, truncated, info = env.step(action)
-        infos.append(info)
-        if terminated or truncated:
-            break
-    return infos
 
 
 def begin(env, way=WAYS[0], seed=0):

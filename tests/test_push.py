@@ -5,13 +5,13 @@ from itertools import product
 import mujoco
 import numpy as np
 import pytest
+from observing import demonstrate
 
 from robolearn.contract import Info
 from robolearn.envs import push, scene
 from robolearn.envs.push import ALIGNED, MARKS, NEAR, PHRASES, TARGET, Push
 from robolearn.envs.task import State
 from robolearn.registry import make_env
-from robolearn.seeding import stream
 
 ENV_ID = "robolearn/Push-v0"
 HEIGHT = push.HEIGHT / 2
@@ -27,17 +27,6 @@ def demonstrations():
     """The infos of eight episodes of the expert."""
     env = make_env(ENV_ID, obs_type="state")
     return [demonstrate(env, seed) for seed in range(8)]
-
-
-def demonstrate(env, seed):
-    env.reset(seed=seed)
-    infos = []
-    for action in env.unwrapped.expert(stream(seed, "expert")):
-        _, _, terminated, truncated, info = env.step(action)
-        infos.append(info)
-        if terminated or truncated:
-            break
-    return infos
 
 
 def place(env, off=(0.0, 0.0, 0.0), above=0.0, *, target=None):

@@ -6,6 +6,7 @@ from itertools import product
 import mujoco
 import numpy as np
 import pytest
+from observing import demonstrate
 
 from robolearn.contract import Info
 from robolearn.envs import reach
@@ -29,17 +30,6 @@ def demonstrations():
     """Ten episodes of the expert: the infos of their steps."""
     env = make_env("robolearn/Reach-v0", obs_type="state")
     return [demonstrate(env, seed) for seed in range(10)]
-
-
-def demonstrate(env, seed):
-    env.reset(seed=seed)
-    infos = []
-    for action in env.unwrapped.expert(stream(seed, "expert")):
-        _, _, terminated, truncated, info = env.step(action)
-        infos.append(info)
-        if terminated or truncated:
-            break
-    return infos
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from itertools import product
 import mujoco
 import numpy as np
 import pytest
+from observing import demonstrate
 
 from robolearn.contract import Info
 from robolearn.envs import reorient, scene
@@ -28,17 +29,6 @@ def demonstrations():
     """Ten episodes of the expert: the infos of their steps."""
     env = make_env("robolearn/Reorient-v0", obs_type="state")
     return [demonstrate(env, seed) for seed in range(10)]
-
-
-def demonstrate(env, seed):
-    env.reset(seed=seed)
-    infos = []
-    for action in env.unwrapped.expert(stream(seed, "expert")):
-        _, _, terminated, truncated, info = env.step(action)
-        infos.append(info)
-        if terminated or truncated:
-            break
-    return infos
 
 
 def lay(env, kind, degrees, lift=0.0):

@@ -6,13 +6,13 @@ from itertools import combinations, permutations, product
 import mujoco
 import numpy as np
 import pytest
+from observing import demonstrate
 
 from robolearn.contract import Info
 from robolearn.envs import scene, stack
 from robolearn.envs.stack import CUBES, PHRASES, Stack
 from robolearn.envs.task import State
 from robolearn.registry import make_env
-from robolearn.seeding import stream
 
 TOWER = {"instruction": "put the green cube on the red cube, then the blue one on top"}
 RED, GREEN, BLUE = 0, 1, 2
@@ -28,17 +28,6 @@ def demonstrations():
     """Eight episodes of the expert: the infos of their steps."""
     env = make_env("robolearn/Stack-v0", obs_type="state")
     return [demonstrate(env, seed) for seed in range(8)]
-
-
-def demonstrate(env, seed):
-    env.reset(seed=seed)
-    infos = []
-    for action in env.unwrapped.expert(stream(seed, "expert")):
-        _, _, terminated, truncated, info = env.step(action)
-        infos.append(info)
-        if terminated or truncated:
-            break
-    return infos
 
 
 def put(env, *cubes, aside=0.0, lift=0.0):
