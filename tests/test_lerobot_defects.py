@@ -141,6 +141,10 @@ def test_2_a_late_reply_is_taken_for_the_answer_to_the_next_question(bench):
         with pytest.raises(BusError):
             bus.read(Register.PRESENT_POSITION)
         bench.twin.advance(0.7)
+        late_reply, give_up = 8 * len(IDS), time.monotonic() + LONG  # bytes, on their way
+        while bus._port.ser.in_waiting < late_reply and time.monotonic() < give_up:
+            time.sleep(0.005)
+        assert bus._port.ser.in_waiting == late_reply
         bus.timeout = LONG
         assert bus.read(Register.PRESENT_TEMPERATURE).tolist() == truth
 
