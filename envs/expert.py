@@ -15,7 +15,7 @@ import mink
 import mujoco
 import numpy as np
 
-from robolearn.contract import SO101
+from robolearn.contract import JAW_RANGE, SAFE_ACCELERATION, SAFE_SPEED, SO101
 from robolearn.envs.joints import JointMap
 from robolearn.envs.scene import PAN_AXIS, arm_spec
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 Script = Generator[np.ndarray, None, bool]
 IK_STEPS: Final = 4  # Newton steps for each control period, warm started
 MIN_SECONDS: Final = 0.25  # no segment is shorter
+ARRIVED: Final = 1e-6  # steps of a plan
+# rad/s and rad/s^2: what the arm's driver lets through, less what the servos are told on top
+# against gravity and their own lag.
+PACE, SPURT = 0.9 * SAFE_SPEED, 0.5 * SAFE_ACCELERATION
 # style -> range of the mean speed over a segment, m/s
 SPEEDS: Final = {"any": (0.13, 0.20), "fast": (0.19, 0.24), "slow": (0.08, 0.12)}
 # style -> the side that is taken first where a task leaves the choice: left 1, right -1
@@ -135,6 +139,7 @@ class Hand:
         self._twist = 0.0  # heading of the jaws relative to the arm's own plane, rad
         self._pitch = 0.0  # of the fingers, rad
         self._opening = float(joints[-1])
+        self._rate = np.zeros(SO101.size)  # rad/s of the joints in the last control step
 
     @property
     def pose(self) -> np.ndarray:
@@ -158,6 +163,8 @@ class Hand:
     ) -> Iterator[np.ndarray]:
         """Moves the tips in a straight line, or what a poor demonstrator takes for one.
 
+        Where a joint would turn faster than `PACE`, or speed up too fast, the hand goes slower.
+
         Args:
             position: goal of the finger tips, m.
             heading: goal of the jaws' closing direction in the plane, rad; None lets it follow the
@@ -166,7 +173,7 @@ class Hand:
             pitch: goal of the fingers' direction, rad: 0 down, pi/2 level and forward. With a
                 pitch, the heading turns the jaws about the fingers.
             speed: factor on the style's speed.
-            seconds: duration instead of speed.
+            seconds: duration instead of speed, at least.
             straight: in any case, as where something is touched.
         """
         goal = np.asarray(position, dtype=float)
@@ -175,29 +182,61 @@ class Hand:
         distance = float(np.linalg.norm(goal - self.position))
         seconds = seconds or max(MIN_SECONDS, distance / (self.style.speed * speed))
         off = self.style.crookedness(goal - self.position) * (not straight)
-        for phase in self.style.phases(seconds, self._hz):
+        phases = np.insert(self.style.phases(seconds, self._hz), 0, 0.0)
+
+        def place(step: float) -> None:
+            """Sets the hand's goal to where it should be after so many steps of the plan."""
+            phase = np.interp(step, range(len(phases)), phases)
             s = minimum_jerk(phase)
             bow = np.sin(np.pi * phase) * off
             self.position = begin[0] + s * (goal - begin[0]) + bow
             self._twist = begin[1] + s * (twist - begin[1])
             self._pitch = begin[2] + s * (pitch - begin[2])
             self._opening = begin[3] + s * (opening - begin[3])
-            yield self._action()
+
+        done, last = 0.0, len(phases) - 1
+        while last - done > ARRIVED:
+            before, opened = self._configuration.q.copy(), self._opening
+            ahead = min(1.0, last - done)
+            place(done + ahead)
+            share = self._reach(before, opened)
+            done += share * ahead
+            place(done)
+            yield self._action(before)
 
     def rest(self) -> Iterator[np.ndarray]:
         """Stays where it is, for ever."""
         while True:
-            yield self._action()
+            before = self._configuration.q.copy()
+            self._reach(before, self._opening)
+            yield self._action(before)
 
-    def _action(self) -> np.ndarray:
-        """Joint targets, float32 (J,), that hold the present goal of the hand against gravity."""
-        before = self._configuration.q.copy()
+    def _reach(self, before: np.ndarray, opened: float) -> float:
+        """Moves the joints towards the hand's goal, as far as they may go in one control step.
+
+        Args:
+            before: where they are, (J,).
+            opened: where the gripper is.
+
+        Returns:
+            The share of the way that they went, up to 1.
+        """
         self._task.set_target(self._target())
         for _ in range(IK_STEPS):
             velocity = mink.solve_ik(
                 self._configuration, [self._task], 1.0, "daqp", damping=1e-4, limits=self._limits
             )
             self._configuration.integrate_inplace(velocity, 1.0)
+        way = self._configuration.q - before
+        way[-1] = JAW_RANGE * (self._opening - opened)
+        allowed = np.minimum(PACE, np.abs(self._rate) + SPURT / self._hz) / self._hz
+        share = float(np.min(allowed / np.maximum(np.abs(way), allowed)))
+        self._rate = share * way * self._hz
+        self._configuration.update(before + share * way)
+        return share
+
+    def _action(self, before: np.ndarray) -> np.ndarray:
+        """Joint targets, float32 (J,), that hold the hand against gravity on its way."""
         q = self._configuration.q
         rate = (q - before) * self._hz
         action = self._joints.from_ctrl(q + self._sag(q, rate))

@@ -30,6 +30,8 @@ from robolearn.hardware.capture import Pictures, device, stream, video
 
 BACK_OFF: Final = (0.1, 2.0)  # s between attempts to open a camera, from the first to the longest
 JOIN_PATIENCE: Final = 11.0  # s; V4L2 may block for ten
+UNDER_WAY: Final = 2  # frames that were exposed before they are asked for and arrive afterwards
+RENEW_PATIENCE, RENEW_LOOK = 1.0, 0.002  # s
 
 
 class CameraError(OSError):
@@ -65,6 +67,9 @@ class CameraSource(Protocol):
         Raises:
             CameraError: there has never been a frame, or the camera is closed.
         """
+
+    def renew(self) -> None:
+        """Waits until the newest frame shows what is there now, or gives up: `age` then tells."""
 
     def age(self) -> float:
         """Seconds since the newest frame arrived; infinite before the first."""
@@ -137,6 +142,13 @@ class ThreadedCamera(CameraSource):
         if self._frame is None:
             raise CameraError(f"camera {self.name} gives no picture: {self._problem}")
         return self._frame
+
+    def renew(self) -> None:
+        """See `CameraSource.renew`; frames that were on their way are passed over."""
+        wanted = self.read().seq + UNDER_WAY + 1
+        end = time.monotonic() + RENEW_PATIENCE
+        while self.read().seq < wanted and time.monotonic() < end:
+            self._stop.wait(RENEW_LOOK)
 
     def age(self) -> float:
         """See `CameraSource.age`."""
@@ -221,6 +233,9 @@ class DrawnCamera(CameraSource):
         image = fit(pixels.reshape(shape), self.size)
         return Frame(image, float(response.headers.get("X-Time", "nan")), seq)
 
+    def renew(self) -> None:
+        """See `CameraSource.renew`; what is read is always of now."""
+
     def age(self) -> float:
         """See `CameraSource.age`."""
         return 0.0 if self._fresh else math.inf
@@ -287,6 +302,11 @@ class Cameras:
     def read(self) -> dict[str, np.ndarray]:
         """The newest pictures, uint8 (H, W, 3) RGB by name; copies, at once."""
         return {name: source.read().image.copy() for name, source in self.sources.items()}
+
+    def renew(self) -> None:
+        """Waits until all pictures show what is there now; see `CameraSource.renew`."""
+        for source in self.sources.values():
+            source.renew()
 
     def age(self) -> float:
         """Seconds since the oldest of the newest frames; 0 without cameras."""

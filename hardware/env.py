@@ -157,6 +157,7 @@ class SO101Env(gymnasium.Env[dict[str, Any], np.ndarray]):
         super().reset(seed=seed)
         self._seed = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         self.task_description = self.stage.begin(self.driver, self._seed, asked)
+        self._cameras.renew()  # or the first decision would be made on the episode before
         snapshot = self.driver.read()
         self._steps, self._first_cycle = 0, snapshot.cycle
         goal = snapshot.goal.astype(np.float32)

@@ -48,11 +48,12 @@ class Intervention(gymnasium.Wrapper):
     def step(self, action: np.ndarray) -> Step:
         """One step, with the human's action or the given one."""
         sample = self._read()
-        driven = action if self.autonomous and sample.alive else self._held
-        if sample.action is not None:
-            driven = sample.action
-        observation, reward, terminated, truncated, info = self.env.step(driven)
-        self._held = info[Info.ACTION_SENT]
+        holding = sample.action is None and not (self.autonomous and sample.alive)
+        driven = action if sample.action is None else sample.action
+        step = self.env.step(self._held if holding else driven)
+        observation, reward, terminated, truncated, info = step
+        if not holding:  # what brakes towards a held goal must not take the goal along
+            self._held = info[Info.ACTION_SENT]
         info[Info.IS_INTERVENTION] = sample.engaged
         info[Info.ACTION_REQUESTED] = np.array(action, np.float32)
         return self._judged((observation, float(reward), terminated, truncated, info))

@@ -19,14 +19,12 @@ is the greatest speed from which the tracker stops on the spot, exactly.
 """
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from robolearn.contract import ArmSpec
-
-JAW_RANGE: Final = 1.92  # rad that the jaw of the SO-101 turns between closed and open
+from robolearn.contract import JAW_RANGE, SAFE_ACCELERATION, SAFE_SPEED, ArmSpec
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,9 @@ class Limits:
         cls,
         arm: ArmSpec,
         *,
-        velocity: float = 1.5,
-        acceleration: float = 10.0,
-        jerk: float = 200.0,
+        velocity: float = SAFE_SPEED,
+        acceleration: float = SAFE_ACCELERATION,
+        jerk: float = 20.0 * SAFE_ACCELERATION,
         margin: float = 0.02,
         scale: np.ndarray | None = None,
     ) -> Self:

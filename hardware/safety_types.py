@@ -6,6 +6,8 @@ from typing import Final, Literal, Self, get_args
 
 import numpy as np
 
+from robolearn.contract import SAFE_ACCELERATION, SAFE_SPEED
+
 ExitPolicy = Literal["park", "hold", "limp"]
 
 
@@ -168,6 +170,7 @@ class Command:
 
 
 EXIT_VERB: Final = {"park": Verb.PARK, "hold": Verb.STOP, "limp": Verb.LIMP}
+JERK: Final = 20.0  # 1/s: how much of the acceleration may come in a second
 # Resting poses, by arm: folded, so that little falls when the torque goes off.
 PARK: Final = {"so101": (0.0, -1.6, 1.5, 1.0, 0.0, 0.1)}
 
@@ -180,9 +183,9 @@ class SafetyConfig:
     """
 
     # Motion. The limits of collaborative arms (libfranka: 10 rad/s^2), scaled to a table-top arm.
-    velocity: float = 1.5  # rad/s; the servo itself does 5.2
-    acceleration: float = 10.0  # rad/s^2
-    jerk: float = 200.0  # rad/s^3
+    velocity: float = SAFE_SPEED  # rad/s; the servo itself does 5.2
+    acceleration: float = SAFE_ACCELERATION  # rad/s^2
+    jerk: float = JERK * SAFE_ACCELERATION  # rad/s^3
     range_margin: float = 0.02  # rad kept from the ends of the range
 
     # Torque. A servo counts 80 % of stall as overload and shuts down after 2 s of it.

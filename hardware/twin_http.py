@@ -39,7 +39,12 @@ if TYPE_CHECKING:
     from robolearn.hardware.twin_server import TwinServer
 
 HOST: Final = "127.0.0.1"
-JPEG_QUALITY: Final = 95
+# A real camera's pictures are large when they are compressed, and scaled down afterwards, so that a
+# policy never sees what that did to them. These are small already: they keep every pixel's colour.
+JPEG: Final = (
+    *(cv2.IMWRITE_JPEG_QUALITY, 98),
+    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+)
 BOUNDARY: Final = "frame"
 VIDEO: Final = "video"  # the camera of films, large and beautiful
 
@@ -70,9 +75,8 @@ class Studio:
 
     def jpeg(self, camera: str) -> bytes:
         """The picture now, compressed."""
-        quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         bgr = self.rgb(camera)[0][..., ::-1]
-        return cv2.imencode(".jpg", bgr, quality)[1].tobytes()
+        return cv2.imencode(".jpg", bgr, JPEG)[1].tobytes()
 
     def _draw(self, snapshot: Snapshot, camera: str) -> np.ndarray:
         model, data = self._task.model, self._data

@@ -1,4 +1,4 @@
-"""The policy protocol: `encode`, `sample`, `loss`, `save`, `load`. Every method here fulfils it.
+"""The policy protocol: `encode`, `sample`, and for what learns here `loss`, `save`, `load`.
 
 Data layout. B batch, n candidates, H chunk steps, J joints, D features:
     observation  {"agent_pos": float32 (B, J), "pixels": {camera: uint8 (B, h, w, 3)}, ...}
@@ -18,6 +18,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from robolearn import checkpoint
+from robolearn.config import to_json
 from robolearn.contract import ArmSpec, observation_space
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ class Chunks:
 class Policy(nn.Module, ABC):
     """A policy that predicts action chunks from observations and an instruction."""
 
-    kind: ClassVar[str]  # names the method in checkpoints and on the command line
     horizon: int  # H, steps in a chunk
-    config: Any  # the method's settings, one of `robolearn.policies.configs`
+    arm: Mapping[str, Any]  # the fields of the `ArmSpec` that it was trained on, as far as known
+    env_id: str = ""  # where its demonstrations were recorded; "" if in several, or unknown
 
     @abstractmethod
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
@@ -92,6 +93,71 @@ class Policy(nn.Module, ABC):
         del level
         return self.sample(context, actions.shape[1], noise)
 
+    @property
+    @abstractmethod
+    def cameras(self) -> Mapping[str, tuple[int, int]]:
+        """Those that it looks through, and the height and width of their pictures."""
+
+    @property
+    def state_size(self) -> int:
+        """Numbers of the simulator's state that it looks at; 0 for none."""
+        return 0
+
+    def check_fits(self, arm: ArmSpec, observations: spaces.Dict) -> None:
+        """Refuses an environment that the policy was not trained for.
+
+        Raises:
+            CheckpointError: another arm's joints, a camera missing or of another size.
+        """
+        for key in ("joints", "grippers", "low", "high", "control_hz"):
+            found, trained = to_json(getattr(arm, key)), to_json(self.arm.get(key))
+            if key in self.arm and found != trained:
+                raise checkpoint.CheckpointError(
+                    f"the policy was trained on {self.arm['name']} with {key} {trained}, and "
+                    f"{arm.name} has {found}; train one for this arm"
+                )
+        pixels = observations.spaces.get("pixels")
+        pictures = pixels.spaces if isinstance(pixels, spaces.Dict) else {}
+        for camera, size in self.cameras.items():
+            if camera not in pictures or (pictures[camera].shape or ())[:2] != tuple(size):
+                raise checkpoint.CheckpointError(
+                    f"the policy was trained on camera {camera!r} at {size[0]}x{size[1]}; "
+                    "give the environment that camera and image_size"
+                )
+        state, space = self.state_size, observations.spaces.get("environment_state")
+        if state and (space is None or space.shape != (state,)):
+            raise checkpoint.CheckpointError(
+                f"the policy looks at the simulator's state, {state} numbers of "
+                f"{self.env_id or 'its task'}; give it that task with obs_type='state'"
+            )
+
+    def check_dataset(self, dataset: "EpisodeDataset") -> None:
+        """Refuses demonstrations that it cannot look at.
+
+        Raises:
+            CheckpointError: see `check_fits`.
+        """
+        state = dataset.columns.get("environment_state")
+        seen = observation_space(dataset.arm, state_size=0 if state is None else state.shape[1])
+        pictures: dict[str, spaces.Space] = {
+            camera: spaces.Box(0, 255, (*size, 3), np.uint8)
+            for camera, size in dataset.cameras.items()
+        }
+        seen["pixels"] = spaces.Dict(pictures)
+        self.check_fits(replace(dataset.arm, control_hz=dataset.fps), seen)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+
+class TrainablePolicy(Policy):
+    """A policy that learns from demonstrations, and whose checkpoints are ours."""
+
+    kind: ClassVar[str]  # names the method in checkpoints and on the command line
+    config: Any  # the method's settings, one of `robolearn.policies.configs`
+
     @abstractmethod
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
         """The training loss (scalar) and figures to log, all randomness from `rng`."""
@@ -114,39 +180,6 @@ class Policy(nn.Module, ABC):
         cameras: Mapping[str, tuple[int, int]],
     ) -> Self:
         """A fresh policy whose vocabulary and normalisers are those of a dataset."""
-
-    @abstractmethod
-    def check_fits(self, arm: ArmSpec, observations: spaces.Dict) -> None:
-        """Refuses an environment that the policy was not trained for.
-
-        Raises:
-            CheckpointError: another arm's joints, a camera missing or of another size.
-        """
-
-    @property
-    @abstractmethod
-    def cameras(self) -> Mapping[str, tuple[int, int]]:
-        """Those that it looks through, and the height and width of their pictures."""
-
-    def check_dataset(self, dataset: "EpisodeDataset") -> None:
-        """Refuses demonstrations that it cannot look at.
-
-        Raises:
-            CheckpointError: see `check_fits`.
-        """
-        state = dataset.columns.get("environment_state")
-        seen = observation_space(dataset.arm, state_size=0 if state is None else state.shape[1])
-        pictures: dict[str, spaces.Space] = {
-            camera: spaces.Box(0, 255, (*size, 3), np.uint8)
-            for camera, size in dataset.cameras.items()
-        }
-        seen["pixels"] = spaces.Dict(pictures)
-        self.check_fits(replace(dataset.arm, control_hz=dataset.fps), seen)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
 
     def save(self, folder: Path) -> None:
         """Writes the checkpoint `folder` (config.json, model.safetensors) atomically."""

@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
-from robolearn.checkpoint import CheckpointError
 from robolearn.config import from_json, to_json
-from robolearn.contract import ArmSpec
 from robolearn.policies.backbone import Backbone, vocabulary_of
-from robolearn.policies.base import Batch, Chunks, Context, Generators, Info, Normaliser, Policy
+from robolearn.policies.base import (
+    Batch,
+    Chunks,
+    Context,
+    Generators,
+    Info,
+    Normaliser,
+    TrainablePolicy,
+)
 from robolearn.policies.configs import DenoiserConfig
 from robolearn.policies.heads import HEADS, Prefix
 
@@ -36,7 +41,7 @@ def draws_of(draw: Draw, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(drawn).transpose(0, 1)
 
 
-class DenoisingPolicy(Policy):
+class DenoisingPolicy(TrainablePolicy):
     """See the module's docstring.
 
     Args:
@@ -48,7 +53,6 @@ class DenoisingPolicy(Policy):
     """
 
     config_type: ClassVar[type[DenoiserConfig]]
-    env_id: str = ""  # where its demonstrations were recorded; "" if in several, or unknown
     relative: Tensor  # (J,): 1 where a chunk is learned relative to the present position
 
     def __init__(
@@ -119,6 +123,11 @@ class DenoisingPolicy(Policy):
         """See `Policy`."""
         return self.backbone.cameras
 
+    @property
+    def state_size(self) -> int:
+        """See `Policy`."""
+        return self.backbone.state
+
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
         """Tokens of B observations, and what the head keeps of them; see `Policy`."""
         tokens = self.backbone(observation, instructions)
@@ -165,30 +174,6 @@ class DenoisingPolicy(Policy):
 
     def _finish(self, context: Context, clean: Tensor, features: Tensor) -> Chunks:
         return Chunks(self.chunk.inverse(clean) + self._base(context)[:, None], features)
-
-    def check_fits(self, arm: ArmSpec, observations: spaces.Dict) -> None:
-        """See `Policy`."""
-        for key in ("joints", "grippers", "low", "high", "control_hz"):
-            found, trained = to_json(getattr(arm, key)), to_json(self.arm.get(key))
-            if key in self.arm and found != trained:
-                raise CheckpointError(
-                    f"the policy was trained on {self.arm['name']} with {key} {trained}, and "
-                    f"{arm.name} has {found}; train one for this arm"
-                )
-        pixels = observations.spaces.get("pixels")
-        pictures = pixels.spaces if isinstance(pixels, spaces.Dict) else {}
-        for camera, size in self.backbone.cameras.items():
-            if camera not in pictures or (pictures[camera].shape or ())[:2] != tuple(size):
-                raise CheckpointError(
-                    f"the policy was trained on camera {camera!r} at {size[0]}x{size[1]}; "
-                    "give the environment that camera and image_size"
-                )
-        state, space = self.backbone.state, observations.spaces.get("environment_state")
-        if state and (space is None or space.shape != (state,)):
-            raise CheckpointError(
-                f"the policy looks at the simulator's state, {state} numbers of "
-                f"{self.env_id or 'its task'}; give it that task with obs_type='state'"
-            )
 
     def description(self) -> dict[str, Any]:
         """See `Policy`."""

@@ -18,6 +18,7 @@ from robolearn.policies.base import Chunks, Context, Generators, Policy
 
 if TYPE_CHECKING:
     from robolearn.policies.verifier import Verifier
+    from robolearn.sources import Source
 
 
 class Scorer(Protocol):
@@ -94,27 +95,27 @@ def verifier_type(kind: str) -> "type[Verifier]":
     return getattr(import_module(f"robolearn.policies.{module}"), name)
 
 
-def open_scorer(name: str, policy: Policy, folder: Path) -> Scorer:
+def open_scorer(name: str, policy: Policy, source: "Source") -> Scorer:
     """A scorer for the candidates of a policy.
 
     Args:
         name: random, medoid or residual; a fitted verifier's folder; or a kind of verifier, which
             is then looked for in the run of the policy, where `robolearn train` puts it.
         policy: makes the candidates.
-        folder: the policy's checkpoint.
+        source: where the policy comes from.
 
     Raises:
         CheckpointError: no such scorer, or it was fitted to another policy.
     """
     if name in UNFITTED:
         return UNFITTED[name](policy)
-    place = checkpoint.run_of(folder) / name if name in VERIFIERS else Path(name)
+    place = source.run / name if name in VERIFIERS else Path(name)
     if not place.exists():
         known = ", ".join([*UNFITTED, *VERIFIERS])
         how = f"fit one with: robolearn train --policy {name if name in VERIFIERS else 'taco'}"
         raise checkpoint.CheckpointError(
             f"there is no scorer {name!r} ({place} does not exist); known are {known} and folders "
-            f"of fitted ones; {how} --base {checkpoint.run_of(folder)}"
+            f"of fitted ones; {how} --base {source.run}"
         )
     description, _ = checkpoint.load_model(place)
     if description["kind"] not in VERIFIERS:
@@ -123,5 +124,5 @@ def open_scorer(name: str, policy: Policy, folder: Path) -> Scorer:
             f"{', '.join([*UNFITTED, *VERIFIERS])}, or the folder of a fitted verifier"
         )
     verifier = verifier_type(description["kind"]).load(place, str(policy.device))
-    verifier.check_base(folder)
+    verifier.check_base(source)
     return verifier

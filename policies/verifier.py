@@ -31,6 +31,7 @@ from robolearn.seeding import stream
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
+    from robolearn.sources import Source
 
 BATCH = 64  # observations that are searched at once
 
@@ -78,17 +79,17 @@ class Verifier(nn.Module, ABC):
             raise ValueError("the policy's features are not finite; its inputs or weights are bad")
         return self.rate(features).view(chunks.features.shape[:2])
 
-    def check_base(self, folder: Path) -> None:
+    def check_base(self, source: "Source") -> None:
         """Refuses candidates of another policy than the one it was fitted to.
 
         Raises:
             CheckpointError: it is another one.
         """
-        if self.base != (found := checkpoint.fingerprint(folder)):
+        if self.base != (found := source.fingerprint):
             raise checkpoint.CheckpointError(
                 f"this {self.kind} verifier was fitted to another policy ({self.base[:12]}) than "
-                f"{folder} ({found[:12]}); fit one with: robolearn train --policy {self.kind} "
-                f"--base {folder}"
+                f"{source.where} ({found[:12]}); "
+                f"fit one with: robolearn train --policy {self.kind} --base {source.where}"
             )
 
     def save(self, folder: Path) -> None:

@@ -1,7 +1,10 @@
 """Agents: a policy's chunks become actions, one control step at a time.
 
 Choosing among candidate chunks is written once, here: sample `candidates`, let the scorer rate
-them, execute the first `replan_every` actions of the best, then look again (receding horizon).
+them, execute `replan_every` actions of the best, then look again (receding horizon). An arm that
+answers `lead` steps late is still busy with the chunk before when a new one begins, so as many of
+its first actions are left out: they were for what is under way already (latency matching as in the
+Universal Manipulation Interface, Chi et al. 2024, section IV).
 """
 
 import time
@@ -14,12 +17,12 @@ import numpy as np
 import torch
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from robolearn import checkpoint
 from robolearn.options import AgentOptions
 from robolearn.policies.base import Policy, as_tensors
 from robolearn.policies.scorers import Scorer, open_scorer
 from robolearn.rollout import Actor, Observation, arm_of
 from robolearn.seeding import stream
+from robolearn.sources import source_of
 
 
 def open_agent(options: AgentOptions, env: VectorEnv) -> Actor:
@@ -29,13 +32,18 @@ def open_agent(options: AgentOptions, env: VectorEnv) -> Actor:
         CheckpointError: damaged, or trained for another arm or other cameras.
         ValueError: candidates without a scorer, a horizon outside the chunk.
     """
-    policy = checkpoint.load_policy(options.policy, options.device)
+    source = source_of(options.policy)
+    policy = source.load(options.device)
     observations = env.single_observation_space
     assert isinstance(observations, gymnasium.spaces.Dict)  # the contract
     policy.check_fits(arm_of(env), observations)
-    scorer = open_scorer(options.scorer, policy, options.policy) if options.scorer else None
+    scorer = open_scorer(options.scorer, policy, source) if options.scorer else None
     return PolicyAgent(
-        policy, replan_every=options.replan_every, candidates=options.candidates, scorer=scorer
+        policy,
+        replan_every=options.replan_every,
+        lead=options.lead,
+        candidates=options.candidates,
+        scorer=scorer,
     )
 
 
@@ -50,6 +58,7 @@ class PolicyAgent:
     Args:
         policy: the policy, in eval mode.
         replan_every: how many actions of a chunk are executed before looking again.
+        lead: how many first actions of a chunk are left out, for an arm that answers so late.
         candidates: how many chunks are sampled.
         scorer: chooses among them; needed from two candidates on.
 
@@ -62,6 +71,7 @@ class PolicyAgent:
         policy: Policy,
         *,
         replan_every: int = 4,
+        lead: int = 0,
         candidates: int = 1,
         scorer: Scorer | None = None,
     ) -> None:
@@ -69,11 +79,16 @@ class PolicyAgent:
             raise ValueError(
                 f"replan_every is {replan_every}; a chunk of this policy has {policy.horizon} steps"
             )
+        if not 0 <= lead <= policy.horizon - replan_every:
+            raise ValueError(
+                f"lead is {lead}; beside the {replan_every} executed steps, a chunk of this policy "
+                f"has {policy.horizon - replan_every} to leave out"
+            )
         if candidates < 1 or (candidates > 1 and scorer is None):
             raise ValueError(
                 f"candidates is {candidates}; take 1, or more with a scorer to choose among them"
             )
-        self.policy, self.replan_every = policy, replan_every
+        self.policy, self.executed = policy, slice(lead, lead + replan_every)
         self.candidates, self.scorer = candidates, scorer
         self._slots: dict[int, _Slot] = {}
 
@@ -103,7 +118,7 @@ class PolicyAgent:
         best = 0
         if self.scorer is not None:
             best = int(self.scorer.score(context, chunks, [slot.noise("scorer")])[0].argmax())
-        slot.queue.extend(chunks.actions[0, best, : self.replan_every].cpu().numpy())
+        slot.queue.extend(chunks.actions[0, best, self.executed].cpu().numpy())
         slot.seconds.append(time.perf_counter() - begin)
 
 

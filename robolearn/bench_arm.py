@@ -27,6 +27,7 @@ from rich.table import Table
 from robolearn.bench import collect
 from robolearn.busy import Beside, Busy
 from robolearn.contract import SO101
+from robolearn.options import ARM_LEAD
 from robolearn.results import save_result
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class BenchArmConfig:
     episodes: int = 200  # in each world
     seed: int = 0  # of the first episode
     replan_every: int = 4  # steps of a chunk that are executed before looking again
+    lead: int = ARM_LEAD  # steps of a chunk that are left out on the twin, which answers so late
     workers: int = 1  # processes of the simulated evaluation
     device: str = "cpu"
 
@@ -213,7 +215,7 @@ def measure_worlds(config: BenchArmConfig) -> dict[str, Any]:
     out = config.out / "simulation"
     result = evaluate(
         EvalConfig(
-            policy=config.policy,
+            policy=str(config.policy),
             out=out,
             env=ENV,
             paraphrases=PARAPHRASES,
@@ -263,23 +265,28 @@ def twin_episodes(
     """
     import gymnasium
 
-    from robolearn import checkpoint
     from robolearn.agent import open_agent
-    from robolearn.evaluate import picture_options, row_of
+    from robolearn.evaluate import row_of
     from robolearn.hardware.client import DriverError
     from robolearn.options import AgentOptions, RobotOptions
     from robolearn.robot import as_vector, open_robot
     from robolearn.rollout import rollout
+    from robolearn.sources import source_of
 
     assert config.policy is not None
-    folder = checkpoint.resolve(config.policy)
+    source = source_of(config.policy)
     steps, rate = gymnasium.spec(ENV).max_episode_steps or 0, SO101.control_hz
     options = RobotOptions(seconds=steps / rate, blackbox=config.out / "blackbox")
-    env = open_robot(options, autonomous=True, paraphrases=PARAPHRASES, **picture_options(folder))
+    env = open_robot(options, autonomous=True, paraphrases=PARAPHRASES, **source.picture_options())
     arm: Any = env.unwrapped
     if beside is not None:
         env = Beside(env, beside)
-    agent = AgentOptions(policy=folder, replan_every=config.replan_every, device=config.device)
+    agent = AgentOptions(
+        policy=source.where,
+        replan_every=config.replan_every,
+        lead=config.lead,
+        device=config.device,
+    )
     with closing(as_vector(env)) as vector:
         actor = open_agent(agent, vector)
         first = arm.driver.read()

@@ -216,7 +216,7 @@ def evaluation(
 
     out = folder / f"eval-{scorer or 'base'}{count}"
     settings = EvalConfig(
-        policy=policy,
+        policy=str(policy),
         out=out,
         scorer=scorer,
         candidates=count,
@@ -241,20 +241,20 @@ def latency(config: BenchTacoConfig, policy: Path) -> Row:
     The three take turns on one thread, because a machine may be busy with other things.
     """
     from robolearn.agent import PolicyAgent
-    from robolearn.checkpoint import load_policy
     from robolearn.contract import Info
-    from robolearn.evaluate import observation_options, trained_on
     from robolearn.fit import fit
     from robolearn.options import FitConfig
     from robolearn.policies.scorers import open_scorer
+    from robolearn.sources import source_of
     from robolearn.workers import make_vector, one_thread
 
     fitted = config.out / "latency-taco"  # of few frames: the run shall not keep it
     shutil.rmtree(fitted, ignore_errors=True)
     fit(FitConfig(policy, out=fitted, frames=FEW_FRAMES))
-    loaded = load_policy(policy)
-    scorer = open_scorer(str(fitted), loaded, policy)
-    env = make_vector(trained_on(policy), 1, **observation_options(policy))
+    source = source_of(policy)
+    loaded = source.load()
+    scorer = open_scorer(str(fitted), loaded, source)
+    env = make_vector(source.env, 1, **source.observation_options())
     with one_thread(), closing(env):
         observation, info = env.reset(seed=config.seed)
         text = str(info[Info.TASK][0])

@@ -113,7 +113,7 @@ def train_ours(config: BenchConfig, data: Path) -> Curve:
     for line in (line for line in lines if line["step"] % every == 0):
         result = evaluate(
             EvalConfig(
-                policy=run / "checkpoints" / f"{line['step']:07d}" / "model",
+                policy=str(run / "checkpoints" / f"{line['step']:07d}" / "model"),
                 out=run / f"eval-{line['step']:07d}",
                 env=ENV,
                 episodes=config.evaluate,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from robolearn.files import AtomicFolder, recover
 
 if TYPE_CHECKING:
-    from robolearn.policies.base import Policy
+    from robolearn.policies.base import TrainablePolicy
 
 FORMAT = 2  # raised when the layout changes; older formats keep an upgrader here
 
@@ -213,7 +213,7 @@ def assign_weights(
         )
 
 
-def load_policy(folder: Path, device: str = "cpu") -> "Policy":
+def load_policy(folder: Path, device: str = "cpu") -> "TrainablePolicy":
     """Loads whatever kind of policy the checkpoint holds, in eval mode.
 
     Raises:

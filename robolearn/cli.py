@@ -79,6 +79,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "measure what choosing among candidate action chunks is worth",
     ),
     "deploy": ("deploy", "options:DeployConfig", "run a policy on an arm, or on its digital twin"),
+    "serve": ("serve", "options:ServeConfig", "serve a policy to other programs and machines"),
     "twin": ("hardware.twin", "hardware.twin:TwinConfig", "run the digital twin of the arm"),
     "calibrate": (
         "hardware.calibrate",

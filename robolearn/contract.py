@@ -77,6 +77,12 @@ class ArmSpec:
         return np.array(self.low, np.float32), np.array(self.high, np.float32)
 
 
+JAW_RANGE: Final = 1.92  # rad that the jaw of the SO-101 turns between closed and open
+# rad/s that a joint turns at most unless somebody asks for more. Demonstrations keep to it too:
+# what the arm's driver would slow down is no example for a policy that shall run on the arm.
+SAFE_SPEED: Final = 1.5
+SAFE_ACCELERATION: Final = 20.0  # rad/s^2, likewise; with 10 an arm trails fast goals by 70 ms
+
 SO101 = ArmSpec(
     name="so101",
     joints=("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"),

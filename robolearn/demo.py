@@ -88,7 +88,7 @@ def _check_same_demo(config: DemoConfig) -> None:
 def _evaluate(config: DemoConfig, size: Size, *, shuffle: bool) -> Result:
     return evaluate(
         EvalConfig(
-            policy=config.out,
+            policy=str(config.out),
             episodes=size.evaluate,
             shuffle_instructions=shuffle,
             videos=0 if shuffle else size.videos,

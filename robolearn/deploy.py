@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
-from robolearn import checkpoint
 from robolearn.agent import open_agent
 from robolearn.episodes import Episode
-from robolearn.evaluate import picture_options
 from robolearn.options import DeployConfig
 from robolearn.robot import as_vector, kept_episodes, open_robot, open_writer
+from robolearn.sources import source_of
 from robolearn.stats import wilson
 
 
@@ -20,8 +19,9 @@ def deploy(config: DeployConfig) -> Iterator[Episode]:
         ValueError, OSError: no such policy, or one for another arm or other cameras; no arm.
     """
     # A run that goes on adds checkpoints; all of this means the one of this moment.
-    config = replace(config, policy=checkpoint.resolve(config.policy))
-    pictures = picture_options(config.policy)
+    source = source_of(config.policy)
+    config = replace(config, policy=source.where)
+    pictures = source.picture_options()
     cameras = config.cameras or pictures["cameras"]
     with ExitStack() as stack:
         size = pictures["image_size"]

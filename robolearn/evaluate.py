@@ -19,7 +19,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from robolearn import checkpoint
 from robolearn.agent import open_agent
 from robolearn.config import config_hash, save_config
 from robolearn.contract import Info
@@ -33,6 +32,7 @@ from robolearn.options import EvalConfig
 from robolearn.registry import make_env
 from robolearn.results import FORMAT, EpisodeResult, Result, command, versions
 from robolearn.rollout import Actor, rollout
+from robolearn.sources import source_of
 from robolearn.stats import wilson
 from robolearn.workers import Job, make_vector, one_thread, run_seeds
 
@@ -66,8 +66,8 @@ def evaluate(config: EvalConfig) -> Result:
     _check(config)
     out = config.out or default_folder(config)
     # A run that goes on adds checkpoints; all workers and the result mean the one of this moment.
-    config = replace(config, policy=checkpoint.resolve(config.policy), out=out)
-    config = replace(config, env=config.env or trained_on(config.policy))
+    source = source_of(config.policy)
+    config = replace(config, policy=source.where, out=out, env=config.env or source.env)
     if not config.env:
         raise ValueError(f"{config.policy} does not say what it was trained on; give --env ID")
     check_writable(out)
@@ -106,10 +106,11 @@ def default_folder(config: EvalConfig) -> Path:
 
     Whatever else makes the episodes others stands in the name, too: task, split, wording.
     """
+    source = source_of(config.policy)
     named = [
         value.rpartition("/")[2]
         for value, usual in (
-            (config.env.rpartition(":")[2], trained_on(config.policy)),
+            (config.env.rpartition(":")[2], source.env),
             (config.split, "train"),
             (config.paraphrases, "held_out"),
         )
@@ -119,16 +120,7 @@ def default_folder(config: EvalConfig) -> Path:
     chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
     shuffled = ["shuffled"] * config.shuffle_instructions
     name = "-".join(["eval", *shuffled, *chooser, *named, *varied])
-    return checkpoint.run_of(config.policy) / name
-
-
-def trained_on(policy: Path) -> str:
-    """The id of the environment that a policy was trained on; "" if it does not say.
-
-    Raises:
-        CheckpointError: damaged.
-    """
-    return str(checkpoint.load_model(policy)[0].get("env", ""))
+    return source.run / name
 
 
 def _job(config: EvalConfig, told: dict[int, str]) -> Job:
@@ -145,7 +137,7 @@ def _open_misled(
 
 
 def _env_options(config: EvalConfig) -> dict[str, Any]:
-    options = {**observation_options(config.policy), **_goal_options(config)}
+    options = {**source_of(config.policy).observation_options(), **_goal_options(config)}
     return options | ({"variations": config.variations} if config.variations else {})
 
 
@@ -155,33 +147,6 @@ def _goal_options(config: EvalConfig) -> dict[str, Any]:
         raise ValueError(f"paraphrases is {config.paraphrases!r}; choose one of {PARAPHRASES}")
     split = {"split": config.split} if config.split != "train" else {}
     return {"paraphrases": config.paraphrases, **split}
-
-
-def observation_options(folder: Path) -> dict[str, Any]:
-    """The environment's options for what a policy was trained to look at.
-
-    Raises:
-        CheckpointError: damaged.
-    """
-    description, _ = checkpoint.load_model(folder)
-    cameras = description["cameras"]
-    if not cameras:
-        return {"obs_type": "state"}
-    return {"cameras": tuple(cameras), "image_size": tuple(next(iter(cameras.values())))}
-
-
-def picture_options(folder: Path) -> dict[str, Any]:
-    """The pictures that an arm's policy was trained on, as an environment's options.
-
-    Raises:
-        CheckpointError: damaged, or it looks into the simulator instead.
-    """
-    options = observation_options(folder)
-    if "cameras" not in options:
-        raise checkpoint.CheckpointError(
-            f"{folder} looks at the simulator's state, which no arm can tell; train one on pictures"
-        )
-    return options
 
 
 def shuffled_instructions(config: EvalConfig, seeds: Iterable[int]) -> dict[int, str]:
@@ -218,7 +183,7 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
     return {
         "format": FORMAT,
         "env_id": config.env,
-        "policy": str(config.policy),
+        "policy": config.policy,
         "command": command(),
         "n": len(rows),
         "successes": successes,
@@ -227,6 +192,7 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "success_high": high,
         "seeds": [rows[0]["seed"], rows[-1]["seed"]],
         "replan_every": config.replan_every,
+        "lead": config.lead,
         "candidates": config.candidates,
         "scorer": config.scorer,
         "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},

@@ -6,10 +6,11 @@ answer at once. The comments are the help texts.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from tyro.conf import Positional
 
+from robolearn.contract import SAFE_ACCELERATION, SAFE_SPEED
 from robolearn.policies.configs import (
     DiffusionConfig,
     FlowConfig,
@@ -20,6 +21,10 @@ from robolearn.policies.configs import (
 )
 from robolearn.units import Units
 
+# Control steps that pass between an action and its effect on the arm beyond those in simulation:
+# limiter, bus and servos (`docs/arm.md` has the figures).
+ARM_LEAD: Final = 2
+TOKEN: Final = "ROBOLEARN_TOKEN"  # variable of the secret that a server and its clients share
 Preset = Literal["demo", "long", "tiny"]
 
 
@@ -47,8 +52,8 @@ class RobotOptions:
     teleop: str = "none"  # keyboard, gamepad, or leader:PORT; none leaves the policy alone
     leader_calibration: Path | None = None  # of the leader arm
     seconds: float = 10.0  # an episode lasts at most
-    speed: float = 1.5  # rad/s that a joint may do
-    acceleration: float = 10.0  # rad/s^2 that a joint may do
+    speed: float = SAFE_SPEED  # rad/s that a joint may do
+    acceleration: float = SAFE_ACCELERATION  # rad/s^2 that a joint may do
     on_exit: Literal["park", "hold", "limp"] = "park"  # what becomes of the arm at the end
     blackbox: Path = Path("runs/blackbox")  # where faults leave a recording of what led to them
     estop: Path | None = None  # a pipe or device: any byte from it is an emergency stop
@@ -58,17 +63,47 @@ class RobotOptions:
 class AgentOptions:
     """A policy, and how it acts."""
 
-    policy: Path  # a checkpoint, or a run (its newest checkpoint)
+    policy: str  # a checkpoint, a run (its newest checkpoint), or a server: ws://HOST:PORT
     replan_every: int = 4  # steps of a chunk that are executed before looking again
+    lead: int = 0  # first steps of a chunk that are left out, since the arm answers so late
     candidates: int = 1  # chunks to choose from, for a scorer
     scorer: str = ""  # who chooses: taco, knn, medoid, ..., or the folder of a fitted verifier
     device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Serve a policy to other programs and machines; see `robolearn.serve`."""
+
+    policy: str  # a checkpoint, or a run (its newest checkpoint)
+    host: str = "127.0.0.1"  # any other address needs a token in the variable ROBOLEARN_TOKEN
+    port: int = 8000  # 0 takes a free one
+    candidates: int = 1  # chunks to choose from, for a scorer
+    scorer: str = ""  # who chooses: taco, knn, medoid, ..., or the folder of a fitted verifier
+    batch: int = 16  # observations that are answered together, at most
+    clients: int = 64  # at once
+    max_mib: int = 16  # of one message
+    certificate: Path | None = None  # of this host, PEM: serves wss:// instead of ws://
+    key: Path | None = None  # of the certificate
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuses limits below one.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        for name in ("candidates", "batch", "clients", "max_mib"):
+            if getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} is {getattr(self, name)}; give it 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeployConfig(AgentOptions, RobotOptions):
     """Run a policy on an arm."""
 
+    lead: int = ARM_LEAD
     episodes: int = 1
     seed: int = 0  # of the first episode: noise of the policy, and the twin's task
     out: Path | None = None  # dataset folder to record the episodes into

@@ -11,13 +11,11 @@ from gymnasium.wrappers import TimeLimit
 from robolearn.contract import SO101, ArmSpec
 from robolearn.episodes import Episode, EpisodeWriter
 from robolearn.hardware.intervention import ArmIntervention, Intervention
-from robolearn.hardware.safety_types import SafetyConfig
+from robolearn.hardware.safety_types import JERK, SafetyConfig
 from robolearn.hardware.teleop import Teleop
 from robolearn.options import RobotOptions
 from robolearn.registry import make_env
 from robolearn.rollout import Actor, rollout
-
-JERK: Final = 20.0  # 1/s: how much of the acceleration may come in a second
 
 
 def open_robot(options: RobotOptions, *, autonomous: bool, **env_options: Any) -> gymnasium.Env:  # noqa: ANN401

@@ -28,7 +28,7 @@ from robolearn.episodes import DatasetError
 from robolearn.files import AtomicFolder
 from robolearn.options import TrainConfig
 from robolearn.policies import POLICIES
-from robolearn.policies.base import Batch, Policy, as_tensors, usable_device
+from robolearn.policies.base import Batch, TrainablePolicy, as_tensors, usable_device
 from robolearn.schedule import cosine
 from robolearn.seeding import stream
 from robolearn.training_log import Interrupt, TrainingLog
@@ -206,7 +206,7 @@ class Trainer:
 class _Loss(nn.Module):
     """The policy's loss as a forward pass, which is what accelerate wraps."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: TrainablePolicy) -> None:
         super().__init__()
         self.policy = policy
 
@@ -246,7 +246,7 @@ def _cameras(config: TrainConfig, dataset: EpisodeDataset) -> dict[str, tuple[in
     return dataset.cameras
 
 
-def _first_policy(config: TrainConfig, dataset: EpisodeDataset) -> Policy:
+def _first_policy(config: TrainConfig, dataset: EpisodeDataset) -> TrainablePolicy:
     """A fresh policy, or the one to fine-tune, whose words and statistics stay.
 
     Raises:
@@ -278,7 +278,7 @@ def _fine_tuned(config: TrainConfig) -> TrainConfig:
     return replace(config, init=init, policy=settings)
 
 
-def _copy(policy: Policy) -> Policy:
+def _copy(policy: TrainablePolicy) -> TrainablePolicy:
     copy = type(policy).from_description(policy.description())
     copy.load_state_dict(policy.state_dict())
     return copy.eval().requires_grad_(requires_grad=False)

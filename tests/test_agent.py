@@ -66,6 +66,12 @@ def test_a_chunk_is_executed_up_to_the_replanning(every):
     assert min(agent.latency(0)) > 0
 
 
+def test_what_is_under_way_already_is_left_out_of_a_chunk():
+    agent = PolicyAgent(Scripted(), replan_every=3, lead=2)
+    agent.reset(0, 1, "go")
+    assert first_joint(agent, 7) == [2, 3, 4, 102, 103, 104, 202]
+
+
 def test_the_best_candidate_is_executed():
     agent = PolicyAgent(Scripted(), replan_every=2, candidates=3, scorer=Fixed(0.1, 0.7, 0.3))
     agent.reset(0, 1, "go")
@@ -148,6 +154,12 @@ def test_every_decision_has_noise_of_its_own():
 def test_a_replanning_outside_the_chunk_is_refused(every):
     with pytest.raises(ValueError, match=f"replan_every is {every}; a chunk .* has 6 steps"):
         PolicyAgent(Scripted(), replan_every=every)
+
+
+@pytest.mark.parametrize("lead", [-1, 3])
+def test_a_lead_beyond_the_chunk_is_refused(lead):
+    with pytest.raises(ValueError, match=f"lead is {lead}; .* has 2 to leave out"):
+        PolicyAgent(Scripted(), replan_every=4, lead=lead)
 
 
 @pytest.mark.parametrize("candidates", [0, 2])

@@ -62,7 +62,7 @@ def settings(tmp_path):
 
 def test_a_policy_runs_on_the_twin(demo_folder, settings, tmp_path, capsys):
     config = DeployConfig(
-        policy=demo_folder / "runs/demo", episodes=2, out=tmp_path / "data", **settings
+        policy=str(demo_folder / "runs/demo"), episodes=2, out=tmp_path / "data", **settings
     )
     assert main(config) == 0
     dataset = EpisodeDataset(tmp_path / "data")
@@ -76,7 +76,7 @@ def test_a_policy_runs_on_the_twin(demo_folder, settings, tmp_path, capsys):
 
 def test_a_human_takes_over_and_both_actions_are_kept(demo_folder, settings, human):
     script = human(None, None, 0.05, 0.05, 0.05, None, "success")
-    (episode,) = deploy(DeployConfig(policy=demo_folder / "runs/demo", **settings))
+    (episode,) = deploy(DeployConfig(policy=str(demo_folder / "runs/demo"), **settings))
     assert episode.success[-1]
     assert episode.terminated
     driven = np.flatnonzero(episode.intervention)
@@ -90,22 +90,22 @@ def test_a_human_takes_over_and_both_actions_are_kept(demo_folder, settings, hum
 
 def test_a_lost_device_holds_the_arm(demo_folder, settings, human):
     human(None, None, "gone")
-    (episode,) = deploy(DeployConfig(policy=demo_folder / "runs/demo", **settings))
+    (episode,) = deploy(DeployConfig(policy=str(demo_folder / "runs/demo"), **settings))
     late = episode.action[8:]
-    assert np.abs(late - late[0]).max() < 1e-6
+    assert np.abs(late - late[0]).max() < 1e-4  # the limiter has braked; the policy moves by 1e-2
     assert not episode.intervention.any()
 
 
 def test_an_episode_that_the_human_wants_again_is_not_kept(demo_folder, settings, human):
     human(None, None, "rerecord", None, None, "end")
-    episodes = list(deploy(DeployConfig(policy=demo_folder / "runs/demo", **settings)))
+    episodes = list(deploy(DeployConfig(policy=str(demo_folder / "runs/demo"), **settings)))
     assert len(episodes) == 1
     assert episodes[0].truncated
 
 
 def test_the_emergency_stop_ends_everything(demo_folder, settings, human, tmp_path, capsys):
     human(None, None, "estop")
-    config = DeployConfig(policy=demo_folder / "runs/demo", episodes=3, **settings)
+    config = DeployConfig(policy=str(demo_folder / "runs/demo"), episodes=3, **settings)
     assert main(config) == 1
     assert "emergency_stop" in (said := capsys.readouterr().out)
     assert "episode 2" not in said

@@ -25,7 +25,7 @@ from robolearn.workers import make_vector
 
 def config(run, out, **changes):
     settings = {"env": toy.ENV_ID, "episodes": 5, "replan_every": 2, "videos": 0, "workers": 0}
-    return EvalConfig(policy=run, out=out, **{**settings, **changes})
+    return EvalConfig(policy=str(run), out=out, **{**settings, **changes})
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_the_result_has_every_key_and_is_what_was_returned(tmp_path, toy_run):
     assert stored.keys() == Result.__annotations__.keys()
     assert all(e.keys() == EpisodeResult.__required_keys__ for e in stored["episodes"])
     assert result["env_id"] == toy.ENV_ID
-    resolved = replace(settings, policy=checkpoint.resolve(toy_run))
-    assert result["policy"] == str(resolved.policy)
+    resolved = replace(settings, policy=str(checkpoint.resolve(toy_run)))
+    assert result["policy"] == resolved.policy
     assert result["config_hash"] == config_hash(resolved)
     assert (result["instructions"], result["held_out_instructions"]) == ("matched", True)
     assert {"robolearn", "torch", "mujoco", "python"} <= result["versions"].keys()
@@ -153,12 +153,12 @@ def test_what_makes_other_episodes_stands_in_the_folder_s_name(toy_run):
 
 def test_the_task_is_the_one_that_the_policy_was_trained_on(demo_folder, tmp_path):
     run = demo_folder / "runs/demo"
-    settings = EvalConfig(policy=run, out=tmp_path, episodes=1, videos=0, workers=0)
+    settings = EvalConfig(policy=str(run), out=tmp_path, episodes=1, videos=0, workers=0)
     assert evaluate(settings)["env_id"] == "robolearn/PickPlace-v0"
 
 
 def test_a_policy_that_does_not_say_needs_an_environment(toy_run, monkeypatch, tmp_path):
-    monkeypatch.setattr("robolearn.evaluate.trained_on", lambda policy: "")
+    monkeypatch.setattr("robolearn.sources.CheckpointSource.env", "")
     with pytest.raises(ValueError, match="does not say what it was trained on; give --env"):
         evaluate(replace(config(toy_run, tmp_path), env=""))
 

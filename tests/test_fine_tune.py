@@ -13,10 +13,11 @@ from robolearn.agent import open_agent
 from robolearn.checkpoint import CheckpointError, load_policy
 from robolearn.deploy import deploy
 from robolearn.episodes import DatasetError
-from robolearn.evaluate import evaluate, observation_options, picture_options
+from robolearn.evaluate import evaluate
 from robolearn.options import DeployConfig, EvalConfig, RecordConfig, TrainConfig
 from robolearn.policies.configs import DiffusionConfig
 from robolearn.record import record
+from robolearn.sources import source_of
 from robolearn.train import train
 from robolearn.workers import make_vector
 
@@ -76,16 +77,16 @@ def test_a_policy_that_looks_at_the_state_is_trained_and_evaluated_and_kept_off_
     record(RecordConfig(out=data, env=REACH, episodes=2, obs_type="state", workers=0))
     small = {"steps": 2, "batch_size": 4, "threads": 1}
     train(TrainConfig(data, run, obs_type="state", **small))
-    assert observation_options(run) == {"obs_type": "state"}
-    result = evaluate(EvalConfig(policy=run, episodes=2, videos=0, workers=0))
+    assert source_of(run).observation_options() == {"obs_type": "state"}
+    result = evaluate(EvalConfig(policy=str(run), episodes=2, videos=0, workers=0))
     assert (result["n"], result["env_id"]) == (2, REACH)
     with pytest.raises(CheckpointError, match="looks at the simulator's state, which no arm can"):
-        picture_options(run)
+        source_of(run).picture_options()
     with pytest.raises(CheckpointError, match="looks at the simulator's state, which no arm can"):
-        next(deploy(DeployConfig(policy=run)))
+        next(deploy(DeployConfig(policy=str(run))))
     drawn = make_vector(REACH, 1)
     with pytest.raises(CheckpointError, match="looks at the simulator's state, .*obs_type='state'"):
-        open_agent(EvalConfig(policy=run), drawn)
+        open_agent(EvalConfig(policy=str(run)), drawn)
     drawn.close()
 
 

@@ -314,12 +314,12 @@ def test_an_arm_has_no_variations(tmp_path):
 
 
 def test_evaluations_have_their_own_folders(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "trained_on", lambda policy: "robolearn/PickPlace-v0")
+    monkeypatch.setattr("robolearn.sources.CheckpointSource.env", "robolearn/PickPlace-v0")
     (tmp_path / "model.safetensors").touch()
-    plain = EvalConfig(policy=tmp_path)
+    plain = EvalConfig(policy=str(tmp_path))
     pushed = {"push": 2, "mass": 1}
-    varied = EvalConfig(policy=tmp_path, variations=pushed, shuffle_instructions=True)
+    varied = EvalConfig(policy=str(tmp_path), variations=pushed, shuffle_instructions=True)
     assert evaluate.default_folder(varied).name == "eval-shuffled-mass1-push2"
     assert evaluate.default_folder(plain).name == "eval"
     with pytest.raises(ValueError, match="no variation 'wind'"):
-        evaluate.evaluate(EvalConfig(policy=tmp_path, variations={"wind": 1}))
+        evaluate.evaluate(EvalConfig(policy=str(tmp_path), variations={"wind": 1}))

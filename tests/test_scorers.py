@@ -26,6 +26,7 @@ from robolearn.policies.scorers import (
 )
 from robolearn.policies.verifier import demonstrated_features
 from robolearn.seeding import stream
+from robolearn.sources import source_of
 
 FEATURES = 6
 CONFIGS = {
@@ -177,7 +178,7 @@ def test_fitting_choosing_and_acting(kind, base, toy_data, tmp_path, capsys):
     assert cli.main([*command.split(), *quick]) == 0
     assert f"--scorer {out}" in capsys.readouterr().out
     policy = load_policy(base)
-    scorer = open_scorer(str(out), policy, base)
+    scorer = open_scorer(str(out), policy, source_of(base))
     agent = PolicyAgent(policy, candidates=4, scorer=scorer)
     agent.reset(0, 1, "go up to the red dot")
     seen = {k: v.numpy() for k, v in toy.observations(1).items() if k != "pixels"}
@@ -187,7 +188,7 @@ def test_fitting_choosing_and_acting(kind, base, toy_data, tmp_path, capsys):
         fit(FitConfig(base, toy_data, out, CONFIGS[kind]))
     toy.tiny_policy(seed=9).save(tmp_path / "other")
     with pytest.raises(CheckpointError, match=f"this {kind} verifier was fitted to another policy"):
-        open_scorer(str(out), policy, tmp_path / "other")
+        open_scorer(str(out), policy, source_of(tmp_path / "other"))
 
 
 @pytest.mark.parametrize("name", UNFITTED)
@@ -196,7 +197,7 @@ def test_scorers_that_need_no_fitting(name, base):
     with torch.inference_mode():
         context = policy.encode(toy.observations(2), ["go"] * 2)
         chunks = policy.sample(context, 5, noise())
-        scores = open_scorer(name, policy, base).score(context, chunks, noise(1))
+        scores = open_scorer(name, policy, source_of(base)).score(context, chunks, noise(1))
     assert scores.shape == (2, 5)
     assert scores.isfinite().all()
 
@@ -216,11 +217,11 @@ def test_one_candidate_is_the_plain_policy(base):
 def test_scorers_that_are_not_there(base, tmp_path):
     policy = load_policy(base)
     with pytest.raises(CheckpointError, match="no scorer 'taco' .*fit one with: robolearn train"):
-        open_scorer("taco", policy, base)
+        open_scorer("taco", policy, source_of(base))
     with pytest.raises(CheckpointError, match="no scorer 'meoid' .*known are random, medoid"):
-        open_scorer("meoid", policy, base)
+        open_scorer("meoid", policy, source_of(base))
     with pytest.raises(CheckpointError, match="holds a flow policy, which rates no candidates"):
-        open_scorer(str(base), policy, base)
+        open_scorer(str(base), policy, source_of(base))
 
 
 def test_a_verifier_stays_in_the_run_of_its_policy(toy_run, toy_data, tmp_path):
@@ -228,7 +229,9 @@ def test_a_verifier_stays_in_the_run_of_its_policy(toy_run, toy_data, tmp_path):
     shutil.copytree(toy_run, run)
     out = fit(FitConfig(run, toy_data, policy=MahalanobisConfig()))
     assert out == run / "mahalanobis"
-    assert open_scorer("mahalanobis", load_policy(run), run).base == checkpoint.fingerprint(run)
+    assert open_scorer(
+        "mahalanobis", load_policy(run), source_of(run)
+    ).base == checkpoint.fingerprint(run)
 
 
 def test_a_run_is_never_replaced_by_its_verifier(toy_run, toy_data, tmp_path):

@@ -1,0 +1,343 @@
+"""A policy that thinks on another machine: `--policy ws://HOST:PORT` wherever a policy is named.
+
+To our own server (`robolearn serve`) nothing else need be said, and the chunks are those that the
+policy would give here, bit for bit, since the state of the noise travels along. A server of
+openpi's says nothing of itself; its words stand in the address:
+
+    ws://HOST:PORT?agent_pos=observation/state&top=observation/image&prompt=prompt&horizon=50
+        &size=224x224
+
+names its keys for the joint positions, for every camera and for the instruction, the steps of its
+chunks, and the height and width of its pictures. The token comes from the variable ROBOLEARN_TOKEN.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+import numpy as np
+import torch
+from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+from robolearn.options import TOKEN
+from robolearn.policies.base import Batch, Chunks, Context, Generators, Policy
+from robolearn.sources import Source
+from robolearn.wire import WireError, pack, unpack
+
+PATIENCE: Final = 10.0  # s for an answer; an arm has held for long by then
+MAX_ANSWER: Final = 64 << 20  # bytes
+OURS: Final = {"agent_pos": "agent_pos", "prompt": "prompt"}
+
+
+class RemoteError(OSError):
+    """A server that cannot be reached, refuses, or answers nonsense."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a server wants to be spoken to.
+
+    Attributes:
+        keys: our name of a quantity -> its key.
+        cameras: our name of a camera -> its key; empty for our own server.
+    """
+
+    keys: Mapping[str, str] = field(default_factory=lambda: OURS)
+    cameras: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the server knows what our own knows."""
+        return not self.cameras
+
+    def words(self, observation: Mapping[str, Any], instruction: str) -> dict[str, Any]:
+        """The message for one observation, without a batch dimension."""
+        message = {self.keys["agent_pos"]: observation["agent_pos"]}
+        message[self.keys["prompt"]] = instruction
+        if not self.is_ours:
+            pictures = observation.get("pixels", {})
+            return message | {key: pictures[name] for name, key in self.cameras.items()}
+        kept = ("pixels", "environment_state")
+        return message | {key: observation[key] for key in kept if key in observation}
+
+
+class Connection:
+    """One conversation with a server; opened anew if it breaks between two requests.
+
+    Args:
+        url: ws://HOST:PORT or wss://HOST:PORT.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._socket: ClientConnection | None = None
+        self._held = ExitStack()  # closes it
+        self.greeting: dict[str, Any] = {}
+
+    def open(self) -> dict[str, Any]:
+        """Connects and returns the server's greeting.
+
+        Raises:
+            RemoteError: it cannot be reached, or does not let us in.
+        """
+        token = os.environ.get(TOKEN, "")
+        headers = {"Authorization": f"Api-Key {token}"} if token else None
+        limits: dict[str, Any] = {"max_size": MAX_ANSWER, "open_timeout": PATIENCE}
+        try:
+            self._socket = self._held.enter_context(
+                connect(self.url, compression=None, additional_headers=headers, **limits)
+            )
+            self.greeting = _unpacked(self._socket.recv(PATIENCE), self.url)
+        except InvalidStatus as error:
+            said = error.response.body.decode(errors="replace").strip()
+            raise RemoteError(f"{self.url} does not let us in: {said}") from error
+        except (OSError, WebSocketException) as error:
+            raise RemoteError(
+                f"{self.url} does not answer ({error}); start it with: robolearn serve"
+            ) from error
+        return self.greeting
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The server's answer.
+
+        Raises:
+            RemoteError: it refuses, is gone, or takes longer than `PATIENCE`.
+        """
+        data = pack(message)
+        if self._socket is None:
+            self.open()
+        try:
+            return _unpacked(self._exchange(data), self.url)
+        except (OSError, WebSocketException) as error:
+            self.close()
+            if isinstance(error, RemoteError):
+                raise
+            raise RemoteError(f"{self.url} has gone silent ({error})") from error
+
+    def _exchange(self, data: bytes) -> bytes | str:
+        assert self._socket is not None
+        try:
+            self._socket.send(data)
+        except WebSocketException:  # it was restarted since the last request
+            self.open()
+            self._socket.send(data)
+        return self._socket.recv(PATIENCE)
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._socket = None
+        with suppress(OSError, WebSocketException):
+            self._held.close()
+
+
+def _unpacked(answer: bytes | str, url: str) -> dict[str, Any]:
+    if isinstance(answer, str):
+        raise RemoteError(f"{url} says: {answer.strip()[-500:]}")
+    try:
+        return unpack(answer)
+    except WireError as error:
+        raise RemoteError(f"{url} does not speak our language: {error}") from error
+
+
+@dataclass
+class RemoteContext(Context):
+    """Observations on their way to a server.
+
+    Attributes:
+        messages: one for each observation.
+    """
+
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+
+class RemotePolicy(Policy):
+    """See the module's docstring.
+
+    Args:
+        connection: open.
+        dialect: of the server.
+        horizon: steps in its chunks.
+        cameras: whose pictures it wants, and their height and width.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        dialect: Dialect,
+        horizon: int,
+        cameras: Mapping[str, tuple[int, int]],
+    ) -> None:
+        super().__init__()
+        self._connection, self._dialect, self._cameras = connection, dialect, dict(cameras)
+        self.horizon, self.arm = horizon, connection.greeting.get("arm", {})
+        self._state_size = int(connection.greeting.get("state_size", 0))
+
+    @property
+    def cameras(self) -> Mapping[str, tuple[int, int]]:
+        """See `Policy`."""
+        return self._cameras
+
+    @property
+    def state_size(self) -> int:
+        """See `Policy`."""
+        return self._state_size
+
+    @property
+    def device(self) -> torch.device:
+        """Where its answers are."""
+        return torch.device("cpu")
+
+    def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
+        """Puts B observations into words; see `Policy`."""
+        messages = [
+            self._dialect.words(_row(observation, index), text)
+            for index, text in enumerate(instructions)
+        ]
+        positions = observation["agent_pos"]
+        return RemoteContext(positions.new_zeros(len(positions), 0, 0), positions, (), messages)
+
+    def sample(self, context: Context, n: int, noise: Generators) -> Chunks:
+        """Asks the server for n chunks for each of B contexts; see `Policy`.
+
+        Raises:
+            RemoteError: see `Connection.ask`.
+        """
+        assert isinstance(context, RemoteContext)
+        drawn = [
+            self._candidates(message, n, generator)
+            for message, generator in zip(context.messages, noise, strict=True)
+        ]
+        actions, features = zip(*drawn, strict=True)
+        return Chunks(torch.stack(actions), torch.stack(features))
+
+    def _candidates(
+        self, message: dict[str, Any], n: int, noise: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Chunks (n, H, J) and their features (n, F); another's server gives no features."""
+        if self._dialect.is_ours:
+            answer = self._connection.ask(message | {"candidates": n, "noise": noise_to(noise)})
+            return _tensor(answer, "candidates", 3), _tensor(answer, "features", 2)
+        answers = [self._connection.ask(message) for _ in range(n)]
+        actions = torch.stack([_tensor(answer, "actions", 2) for answer in answers])
+        return actions[:, : self.horizon], torch.zeros(n, 0)
+
+
+def _tensor(answer: Mapping[str, Any], key: str, dimensions: int) -> torch.Tensor:
+    value = answer.get(key)
+    if not isinstance(value, np.ndarray) or value.ndim != dimensions:
+        raise RemoteError(f"the server's answer has no {key} of {dimensions} dimensions")
+    if not np.isfinite(value).all():
+        raise RemoteError(f"the server's {key} are not finite")
+    return torch.from_numpy(value.astype(np.float32))
+
+
+def _row(observation: Batch, index: int) -> dict[str, Any]:
+    return {
+        key: _row(value, index) if isinstance(value, dict) else value[index].cpu().numpy()
+        for key, value in observation.items()
+    }
+
+
+def noise_to(generator: np.random.Generator) -> list[str]:
+    """Where a generator of `robolearn.seeding.stream` stands, as words."""
+    state = generator.bit_generator.state["state"]
+    return [f"{state['state']:x}", f"{state['inc']:x}"]
+
+
+def noise_from(words: object) -> np.random.Generator:
+    """The generator that `noise_to` describes.
+
+    Raises:
+        WireError: they describe none.
+    """
+    wrong = WireError("noise must be two hexadecimal words, state and increment")
+    if not isinstance(words, list) or not all(isinstance(w, str) and len(w) <= 32 for w in words):
+        raise wrong
+    try:
+        state, step = (int(word, 16) for word in words)
+    except ValueError as error:
+        raise wrong from error
+    generator = np.random.PCG64()
+    generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": state, "inc": step | 1},
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return np.random.Generator(generator)
+
+
+class RemoteSource(Source):
+    """A server's policy.
+
+    Args:
+        where: its address.
+
+    Raises:
+        ValueError: an address that does not say enough of another's server.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+        parts = urlsplit(where)
+        self._url = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+        words = dict(parse_qsl(parts.query))
+        self._horizon, self._size = words.pop("horizon", ""), words.pop("size", "")
+        keys = {name: words.pop(name, key) for name, key in OURS.items()}
+        self._dialect = Dialect(keys, words)
+        if not self._dialect.is_ours and not (self._horizon.isdigit() and "x" in self._size):
+            raise ValueError(
+                f"{where} is another's server; say horizon=STEPS and size=HEIGHTxWIDTH, too"
+            )
+
+    @cached_property
+    def _connection(self) -> Connection:
+        connection = Connection(self._url)
+        connection.open()
+        return connection
+
+    def _told(self, key: str) -> Any:  # noqa: ANN401
+        """What our server's greeting says."""
+        greeting = self._connection.greeting
+        if key not in greeting:
+            raise RemoteError(
+                f"{self._url} says nothing of its {key}, so it is another's server; its address "
+                "must say how to speak to it, see docs/policies.md"
+            )
+        return greeting[key]
+
+    @property
+    def cameras(self) -> Mapping[str, tuple[int, int]]:
+        """See `Source`."""
+        if self._dialect.is_ours:
+            return {name: (int(h), int(w)) for name, (h, w) in self._told("cameras").items()}
+        height, _, width = self._size.partition("x")
+        return dict.fromkeys(self._dialect.cameras, (int(height), int(width)))
+
+    @property
+    def env(self) -> str:
+        """See `Source`."""
+        return str(self._connection.greeting.get("env", ""))
+
+    @property
+    def run(self) -> Path:
+        """See `Source`."""
+        return Path("runs") / f"remote-{hashlib.sha256(self._url.encode()).hexdigest()[:8]}"
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Source`."""
+        return str(self._told("fingerprint"))
+
+    def load(self, device: str = "cpu") -> Policy:
+        """See `Source`; the device is the server's business."""
+        del device
+        horizon = int(self._horizon or self._told("horizon"))
+        return RemotePolicy(self._connection, self._dialect, horizon, self.cameras)

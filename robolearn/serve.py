@@ -1,0 +1,349 @@
+"""`robolearn serve`: a policy that other programs and machines ask over a websocket.
+
+The wire format is openpi's (`robolearn.wire`): the server greets with a map of what it is; then
+each binary message is an observation, and each answer a map with `actions`. A text answer is an
+error.
+
+An observation holds joint positions, pictures and the instruction under any of these keys:
+    agent_pos, pixels {camera}, prompt                                      ours
+    observation/state, observation/CAMERA, prompt                           flat
+    state, images {camera}, prompt                                          nested
+Pictures are uint8 (h, w, 3) or (3, h, w). `candidates` asks for so many chunks and their features
+instead of one chunk; `noise` says where the policy's noise begins (see `robolearn.remote`).
+
+Observations that wait at the same moment are answered together. A connection has one request at a
+time, so what is kept is bounded by the number of clients, and nobody's slowness holds up others.
+"""
+
+import asyncio
+import hmac
+import logging
+import os
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from http import HTTPStatus
+from ipaddress import ip_address
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from robolearn.config import to_json
+from robolearn.options import TOKEN, ServeConfig
+from robolearn.policies.base import Chunks, Policy, as_tensors
+from robolearn.policies.scorers import Scorer, open_scorer
+from robolearn.remote import noise_from
+from robolearn.results import versions
+from robolearn.seeding import stream
+from robolearn.sources import Source, source_of
+from robolearn.wire import WireError, pack, unpack
+
+MAX_CANDIDATES: Final = 64  # that a client may ask for
+SEND_SECONDS: Final = 10.0  # a client that takes an answer no faster is let go
+IMAGE_KEYS: Final = ("pixels", "images")
+STATE_KEYS: Final = ("agent_pos", "observation/state", "state")
+
+
+@dataclass
+class Ask:
+    """A checked request.
+
+    Attributes:
+        observation: as the policy takes it, without a batch dimension.
+        instruction: what to do.
+        candidates: chunks wanted with their features; 0 for the best one alone.
+        noise: of the policy and of the scorer.
+        arrived: monotonic seconds.
+    """
+
+    observation: dict[str, Any]
+    instruction: str
+    candidates: int
+    noise: np.random.Generator
+    arrived: float
+
+
+class Waiting(NamedTuple):
+    """A request in the queue."""
+
+    ask: Ask
+    answer: "asyncio.Future[dict[str, Any]]"
+
+
+class PolicyServer:
+    """Answers observations with action chunks.
+
+    Args:
+        config: the address and the limits.
+
+    Raises:
+        ValueError, OSError: a policy that cannot be used, or an address that is not safe.
+    """
+
+    def __init__(self, config: ServeConfig) -> None:
+        self.config, self._token = config, os.environ.get(TOKEN, "")
+        self._tls = _tls(config)
+        if not self._token and not _is_loopback(config.host):
+            raise ValueError(
+                f"{config.host} can be reached from other machines; set {TOKEN} to a long secret, "
+                "here and for the clients, or take --host 127.0.0.1"
+            )
+        source = source_of(config.policy)
+        self._policy = source.load(config.device)
+        self._scorer: Scorer | None = None
+        if config.scorer:
+            self._scorer = open_scorer(config.scorer, self._policy, source)
+        elif config.candidates > 1:
+            raise ValueError("several candidates need someone who chooses; give --scorer")
+        self._greeting = pack(greeting(source, self._policy))
+        self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
+        self._clients = 0
+
+    async def run(self, ready: "asyncio.Future[int] | None" = None) -> None:
+        """Serves until it is cancelled.
+
+        Args:
+            ready: is told the port once the server listens.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        with ThreadPoolExecutor(1) as thread:
+            async with self._listen() as server, asyncio.TaskGroup() as group:
+                group.create_task(self._infer_for_ever(thread))
+                port = next(iter(server.sockets)).getsockname()[1]
+                if ready is not None:
+                    ready.set_result(port)
+                await server.serve_forever()
+
+    def _listen(self) -> AbstractAsyncContextManager[Server]:
+        logger = logging.getLogger("robolearn.serve")
+        logger.setLevel(logging.CRITICAL)  # a stranger's broken greeting is no event
+        return serve(
+            self._converse,
+            self.config.host,
+            self.config.port,
+            ssl=self._tls,
+            process_request=self._admit,
+            compression=None,
+            max_size=self.config.max_mib << 20,
+            max_queue=2,
+            logger=logger,
+        )
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Answers health checks; turns away who has no token or comes when it is full."""
+        if request.path == "/healthz":
+            return connection.respond(HTTPStatus.OK, "OK\n")
+        given = request.headers.get("Authorization", "").removeprefix("Api-Key ")
+        if self._token and not hmac.compare_digest(given.encode(), self._token.encode()):
+            return connection.respond(HTTPStatus.UNAUTHORIZED, f"set {TOKEN} to the token\n")
+        if self._clients >= self.config.clients:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many clients\n")
+        return None
+
+    async def _converse(self, connection: ServerConnection) -> None:
+        """One client, from greeting to farewell."""
+        self._clients += 1
+        try:
+            await _send(connection, self._greeting)
+            async for message in connection:
+                await _send(connection, await self._answer(message))
+        except (ConnectionClosed, TimeoutError):
+            pass  # gone, or too slow
+        finally:
+            self._clients -= 1
+
+    async def _answer(self, message: bytes | str) -> bytes | str:
+        try:
+            if isinstance(message, str):
+                raise WireError("an observation is a binary message")
+            ask = request_of(unpack(message), self._policy)
+        except ValueError as error:
+            return f"refused: {error}"
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        await self._queue.put(Waiting(ask, answer))
+        try:
+            return pack(await answer)
+        except (ValueError, RuntimeError) as error:  # of the policy; others shall not notice
+            return f"the policy failed: {error}"
+
+    async def _infer_for_ever(self, thread: ThreadPoolExecutor) -> None:
+        """Takes what waits, at most `batch` at once, and answers it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < self.config.batch and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            batch.sort(key=lambda waiting: waiting.ask.candidates)
+            for _, group in groupby(batch, key=lambda waiting: waiting.ask.candidates):
+                alike = [waiting for waiting in group if not waiting.answer.done()]
+                if not alike:
+                    continue
+                asks = [waiting.ask for waiting in alike]
+                answers: Sequence[dict[str, Any] | Exception]
+                try:
+                    answers = await loop.run_in_executor(thread, self._infer, asks)
+                except (ValueError, RuntimeError) as error:
+                    answers = [error] * len(alike)
+                for waiting, answer in zip(alike, answers, strict=True):
+                    _settle(waiting.answer, answer)
+
+    @torch.inference_mode()
+    def _infer(self, asks: list[Ask]) -> list[dict[str, Any]]:
+        """Chunks for observations that want equally many candidates."""
+        begin = time.perf_counter()
+        stacked = _stack([ask.observation for ask in asks])
+        tensors = as_tensors(stacked, self._policy.device)
+        context = self._policy.encode(tensors, [ask.instruction for ask in asks])
+        noise = [ask.noise for ask in asks]
+        wanted = asks[0].candidates
+        chunks = self._policy.sample(context, wanted or self.config.candidates, noise)
+        best = torch.zeros(len(asks), dtype=torch.long)
+        if self._scorer is not None and not wanted:
+            best = self._scorer.score(context, chunks, noise).argmax(1).cpu()
+        took = 1000.0 * (time.perf_counter() - begin)
+        return [
+            _reply(chunks, row, int(best[row]), wanted)
+            | {"server_timing": {"infer_ms": took, "wait_ms": 1000.0 * (begin - ask.arrived)}}
+            for row, ask in enumerate(asks)
+        ]
+
+
+def _reply(chunks: Chunks, row: int, best: int, wanted: int) -> dict[str, Any]:
+    reply: dict[str, Any] = {"actions": chunks.actions[row, best].cpu().numpy()}
+    if wanted:
+        reply["candidates"] = chunks.actions[row].cpu().numpy()
+        reply["features"] = chunks.features[row].float().cpu().numpy()
+    return reply
+
+
+def _settle(answer: "asyncio.Future[dict[str, Any]]", result: dict[str, Any] | Exception) -> None:
+    """Hands a result to whoever waits for it, if anybody still does."""
+    if answer.done():
+        return
+    if isinstance(result, Exception):
+        answer.set_exception(result)
+    else:
+        answer.set_result(result)
+
+
+async def _send(connection: ServerConnection, message: bytes | str) -> None:
+    async with asyncio.timeout(SEND_SECONDS):
+        await connection.send(message)
+
+
+def _stack(observations: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        key: _stack([o[key] for o in observations])
+        if isinstance(value, dict)
+        else np.stack([o[key] for o in observations])
+        for key, value in observations[0].items()
+    }
+
+
+def greeting(source: Source, policy: Policy) -> dict[str, Any]:
+    """What a client is told first: what the policy wants to see and what it gives."""
+    return {
+        "robolearn": versions()["robolearn"],
+        "horizon": policy.horizon,
+        "cameras": {name: list(size) for name, size in policy.cameras.items()},
+        "state_size": policy.state_size,
+        "arm": to_json(dict(policy.arm)),
+        "env": source.env,
+        "fingerprint": source.fingerprint,
+    }
+
+
+def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:
+    """Checks a message against what the policy was trained on.
+
+    Raises:
+        WireError: something is missing, or of another shape; the error says what is wanted.
+    """
+    joints = len(policy.arm["joints"])
+    state = next((message[key] for key in STATE_KEYS if key in message), None)
+    observation: dict[str, Any] = {"agent_pos": _numbers(state, joints, "agent_pos")}
+    if policy.state_size:
+        told = message.get("environment_state")
+        observation["environment_state"] = _numbers(told, policy.state_size, "environment_state")
+    if policy.cameras:
+        pictures = next((message[key] for key in IMAGE_KEYS if key in message), None)
+        if not isinstance(pictures, Mapping):
+            pictures = {name: message.get(f"observation/{name}") for name in policy.cameras}
+        observation["pixels"] = {
+            name: _picture(pictures.get(name), size, name) for name, size in policy.cameras.items()
+        }
+    candidates, prompt = message.get("candidates", 0), message.get("prompt", "")
+    if not isinstance(candidates, int) or not 0 <= candidates <= MAX_CANDIDATES:
+        raise WireError(f"candidates is {candidates!r:.40}; ask for 0 to {MAX_CANDIDATES}")
+    if not isinstance(prompt, str):
+        raise WireError(f"prompt is {prompt!r:.40}; give the instruction as text")
+    noise = message.get("noise")
+    now = time.perf_counter()
+    generator = stream(time.time_ns(), "serve") if noise is None else noise_from(noise)
+    return Ask(observation, prompt, candidates, generator, now)
+
+
+def _numbers(value: object, size: int, name: str) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.shape != (size,) or value.dtype.kind not in "iuf":
+        raise WireError(f"{name} must be an array of {size} numbers")
+    numbers = value.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise WireError(f"{name} has numbers that are not finite")
+    return numbers
+
+
+def _picture(value: object, size: tuple[int, int], name: str) -> np.ndarray:
+    wanted = (*size, 3)
+    if isinstance(value, np.ndarray) and value.shape == (3, *size) != wanted:
+        value = value.transpose(1, 2, 0)
+    if not isinstance(value, np.ndarray) or value.shape != wanted or value.dtype != np.uint8:
+        raise WireError(f"the picture of camera {name!r} must be uint8 {wanted}")
+    return value
+
+
+def _tls(config: ServeConfig) -> ssl.SSLContext | None:
+    if (config.certificate is None) != (config.key is None):
+        raise ValueError("TLS needs both --certificate and --key")
+    if config.certificate is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(config.certificate, config.key)
+    return context
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def _serve(server: PolicyServer) -> None:
+    ready: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    def announce(told: "asyncio.Future[int]") -> None:
+        scheme = "ws" if server.config.certificate is None else "wss"
+        print(f"{scheme}://{server.config.host}:{told.result()} serves {server.config.policy}")
+        print("Ctrl-C ends it", flush=True)
+
+    ready.add_done_callback(announce)
+    await server.run(ready)
+
+
+def main(config: ServeConfig) -> int:
+    """Runs the command: serves until Ctrl-C."""
+    try:
+        asyncio.run(_serve(PolicyServer(config)))
+    except KeyboardInterrupt:
+        print()
+    return 0
