@@ -6,6 +6,7 @@
 | right stick | rolls the wrist; up stretches the elbow, down bends it |
 | D-pad | wrist up, down |
 | triggers | left opens the gripper, right closes it |
+| left shoulder button | of a pair: drives the other arm from now on; the left one comes first |
 
 Buttons set marks: A success, X failure, Y rerecord, Start end, B emergency stop. The names are
 those of an Xbox pad; SDL knows which button sits there on others.
@@ -14,17 +15,19 @@ those of an Xbox pad; SDL knows which button sits there on others.
 import importlib
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
-from robolearn.contract import SO101, ArmSpec
-from robolearn.hardware.teleop import Jog, Teleop, TeleopError, TeleopSample
+from robolearn.contract import SIDES, SO101, ArmSpec
+from robolearn.hardware.teleop import Jog, Teleop, TeleopError, TeleopSample, hands_of
 
 DEADZONE: Final = 0.1  # of a stick's travel, in which it counts as centred
 DEADMAN: Final = "right_shoulder"
+OTHER: Final = "left_shoulder"
 MARK_BUTTONS: Final = {
     "a": "success",
     "x": "failure",
@@ -60,6 +63,7 @@ BUTTONS: Final = {
     "dpad_up": "DPAD_UP",
     "dpad_down": "DPAD_DOWN",
     DEADMAN: "RIGHTSHOULDER",
+    OTHER: "LEFTSHOULDER",
 }
 FULL: Final = 32767.0  # SDL's value of a stick or trigger at its end
 
@@ -144,7 +148,7 @@ class GamepadTeleop(Teleop):
 
     Args:
         pad: by default the first gamepad.
-        arm: joints that `CONTROLS` does not name stand still.
+        arm: joints that `CONTROLS` does not name stand still, and one of two arms.
         speed: rad/s with a stick at its end.
         gripper_speed: fractions of the opening per second, likewise.
         clock: s.
@@ -164,7 +168,8 @@ class GamepadTeleop(Teleop):
         self._pad = PygamePad() if pad is None else pad
         self._speed = np.full(arm.size, speed)
         self._speed[list(arm.grippers)] = gripper_speed
-        self._controls = [CONTROLS.get(joint, {}) for joint in arm.joints]
+        self._hands = [_controls(arm, hand) for hand in hands_of(arm)]
+        self._hand = 0
         self._jog, self._clock = Jog(arm), clock
         self._pressed: frozenset[str] = frozenset()
 
@@ -176,6 +181,7 @@ class GamepadTeleop(Teleop):
             return TeleopSample.lost(now)
         fresh, self._pressed = state.buttons - self._pressed, state.buttons
         marks = frozenset(MARK_BUTTONS[button] for button in fresh & MARK_BUTTONS.keys())
+        self._hand = (self._hand + (OTHER in fresh)) % len(self._hands)
         if DEADMAN not in state.buttons:
             self._jog.release()
             return TeleopSample.of(now, None, marks)
@@ -187,13 +193,19 @@ class GamepadTeleop(Teleop):
         pushed |= dict.fromkeys(state.buttons, 1.0)
         pushes = [
             sum(sign * pushed.get(name, 0.0) for name, sign in control.items())
-            for control in self._controls
+            for control in self._hands[self._hand]
         ]
         return self._speed * pushes
 
     def close(self) -> None:
         """See `Pad.close`."""
         self._pad.close()
+
+
+def _controls(arm: ArmSpec, hand: range) -> list[Mapping[str, float]]:
+    """What moves each joint of the arm while these are driven; of a pair they begin with a side."""
+    names = [re.sub(f"^({'|'.join(SIDES)})_", "", joint) for joint in arm.joints]
+    return [CONTROLS.get(name, {}) if k in hand else {} for k, name in enumerate(names)]
 
 
 def _without_deadzone(value: float) -> float:

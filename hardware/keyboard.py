@@ -39,7 +39,7 @@ from typing import Final, NoReturn, Protocol, Self
 import numpy as np
 
 from robolearn.contract import SO101, ArmSpec
-from robolearn.hardware.teleop import Jog, Teleop, TeleopError, TeleopSample
+from robolearn.hardware.teleop import Jog, Teleop, TeleopError, TeleopSample, hands_of
 
 FORWARDS: Final = "qwert"
 BACKWARDS: Final = "asdfg"
@@ -197,7 +197,7 @@ class KeyboardTeleop(Teleop):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._keys = KeyReader() if keys is None else keys
-        hands = _hands(arm)
+        hands = hands_of(arm)
         self._hands = [_key_velocities(arm, hand, speed, gripper_speed) for hand in hands]
         self._hand = 0
         self._jog, self._held, self._clock = Jog(arm), HeldKeys(), clock
@@ -222,12 +222,6 @@ class KeyboardTeleop(Teleop):
     def close(self) -> None:
         """See `KeyReader.close`."""
         self._keys.close()
-
-
-def _hands(arm: ArmSpec) -> list[range]:
-    """The joints of each arm: those up to its gripper."""
-    ends = [gripper + 1 for gripper in arm.grippers] or [arm.size]
-    return [range(first, end) for first, end in zip([0, *ends], ends, strict=False)]
 
 
 def _key_velocities(

@@ -209,6 +209,8 @@ class Supervisor:
 
     def _engage(self) -> None:
         """Torque on without a move, or back to work after a stop."""
+        if self.state is State.ENGAGED:
+            self.inbox.clear(self._now)  # or the next moment it may hold for want of a goal
         if self.state in {State.ENGAGING, State.ENGAGED}:
             return
         if why := self._why_not_engage():

@@ -137,3 +137,9 @@ class Jog:
     def release(self) -> None:
         """Forgets the target."""
         self._target = None
+
+
+def hands_of(arm: ArmSpec) -> list[range]:
+    """The joints of each arm: those up to its gripper."""
+    ends = [gripper + 1 for gripper in arm.grippers] or [arm.size]
+    return [range(first, end) for first, end in zip([0, *ends], ends, strict=False)]

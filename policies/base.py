@@ -62,6 +62,9 @@ class Policy(nn.Module, ABC):
     """A policy that predicts action chunks from observations and an instruction."""
 
     horizon: int  # H, steps in a chunk
+    # T, observations that it looks back at, the present one included. With more than one, each
+    # quantity of an observation is (B, T, ...), the oldest first.
+    history: int = 1
     arm: Mapping[str, Any]  # the fields of the `ArmSpec` that it was trained on, as far as known
     env_id: str = ""  # where its demonstrations were recorded; "" if in several, or unknown
 

@@ -9,7 +9,8 @@ Universal Manipulation Interface, Chi et al. 2024, section IV).
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -18,6 +19,7 @@ import torch
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from robolearn.options import AgentOptions
+from robolearn.plans import Ensemble, Plan, RecedingHorizon
 from robolearn.policies.base import Policy, as_tensors
 from robolearn.policies.scorers import Scorer, open_scorer
 from robolearn.rollout import Actor, Observation, arm_of
@@ -42,6 +44,7 @@ def open_agent(options: AgentOptions, env: VectorEnv) -> Actor:
         policy,
         replan_every=options.replan_every,
         lead=options.lead,
+        ensemble=options.ensemble,
         candidates=options.candidates,
         scorer=scorer,
     )
@@ -59,6 +62,7 @@ class PolicyAgent:
         policy: the policy, in eval mode.
         replan_every: how many actions of a chunk are executed before looking again.
         lead: how many first actions of a chunk are left out, for an arm that answers so late.
+        ensemble: averages overlapping chunks with this decay, see `robolearn.plans`; None does not.
         candidates: how many chunks are sampled.
         scorer: chooses among them; needed from two candidates on.
 
@@ -72,6 +76,7 @@ class PolicyAgent:
         *,
         replan_every: int = 4,
         lead: int = 0,
+        ensemble: float | None = None,
         candidates: int = 1,
         scorer: Scorer | None = None,
     ) -> None:
@@ -88,13 +93,19 @@ class PolicyAgent:
             raise ValueError(
                 f"candidates is {candidates}; take 1, or more with a scorer to choose among them"
             )
-        self.policy, self.executed = policy, slice(lead, lead + replan_every)
+        if ensemble is not None and not 0.0 <= ensemble < np.inf:
+            raise ValueError(f"ensemble is {ensemble}; give a decay of 0 or more, such as 0.01")
+        executed = slice(lead, lead + replan_every)
+        self._plan: Callable[[], Plan] = partial(RecedingHorizon, executed)
+        if ensemble is not None:
+            self._plan = partial(Ensemble, executed, ensemble)
+        self.policy = policy
         self.candidates, self.scorer = candidates, scorer
         self._slots: dict[int, _Slot] = {}
 
     def reset(self, slot: int, seed: int, instruction: str) -> None:
         """Begins an episode: forgets the queue, reseeds the noise."""
-        self._slots[slot] = _Slot(seed, instruction)
+        self._slots[slot] = _Slot(seed, instruction, self._plan())
 
     def latency(self, slot: int) -> list[float]:
         """Seconds of every decision in this slot's episode."""
@@ -104,9 +115,10 @@ class PolicyAgent:
         """Actions (N, J); slots that had no episode yet repeat their measured position."""
         action = np.array(observation["agent_pos"], dtype=np.float32)
         for index, slot in self._slots.items():
-            if not slot.queue:
-                self._decide(slot, _row(observation, index))
-            action[index] = slot.queue.popleft()
+            seen = slot.look_back(_row(observation, index), self.policy.history)
+            if slot.plan.is_due():
+                self._decide(slot, seen)
+            action[index] = slot.plan.next()
         return action
 
     @torch.inference_mode()
@@ -118,17 +130,26 @@ class PolicyAgent:
         best = 0
         if self.scorer is not None:
             best = int(self.scorer.score(context, chunks, [slot.noise("scorer")])[0].argmax())
-        slot.queue.extend(chunks.actions[0, best, self.executed].cpu().numpy())
+        slot.plan.add(chunks.actions[0, best].cpu().numpy())
         slot.seconds.append(time.perf_counter() - begin)
 
 
 class _Slot:
     """One running episode of an agent."""
 
-    def __init__(self, seed: int, instruction: str) -> None:
-        self.seed, self.instruction = seed, instruction
-        self.queue: deque[np.ndarray] = deque()
+    def __init__(self, seed: int, instruction: str, plan: Plan) -> None:
+        self.seed, self.instruction, self.plan = seed, instruction, plan
         self.seconds: list[float] = []
+        self._past: deque[Observation] = deque()
+
+    def look_back(self, observation: Observation, history: int) -> Observation:
+        """This observation behind those before it; the first one stands for those missing."""
+        if history == 1:
+            return observation
+        self._past.extend([_copied(observation)] * (1 if self._past else history))
+        while len(self._past) > history:
+            self._past.popleft()
+        return _stacked(list(self._past))
 
     def noise(self, what: str) -> np.random.Generator:
         """The noise of this episode's next decision."""
@@ -159,6 +180,21 @@ class ExpertAgent:
         """A script decides in no time."""
         del slot
         return []
+
+
+def _copied(observation: Observation) -> Observation:
+    """An environment may write the next observation over this one."""
+    return {k: _copied(v) if isinstance(v, dict) else v.copy() for k, v in observation.items()}
+
+
+def _stacked(observations: list[Observation]) -> Observation:
+    """Observations of one slot, oldest first, with a dimension for time behind the batch's."""
+    return {
+        key: _stacked([o[key] for o in observations])
+        if isinstance(value, dict)
+        else np.stack([o[key] for o in observations], axis=1)
+        for key, value in observations[0].items()
+    }
 
 
 def _row(observation: Observation, index: int) -> dict[str, Any]:

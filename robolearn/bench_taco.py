@@ -14,10 +14,7 @@ look at the simulator's state, which makes hundreds of episodes affordable. What
 """
 
 import json
-import shutil
-import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -26,14 +23,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from robolearn.bench_candidates import latency
 from robolearn.config import load_config, save_config
 from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, TacoConfig
 from robolearn.results import save_result
 
 if TYPE_CHECKING:
     from robolearn.options import TrainConfig
-    from robolearn.policies.base import Policy
-    from robolearn.policies.scorers import Scorer
 
 Sort = Literal["structured", "scatter"]
 TASKS: Final[dict[Sort, tuple[str, ...]]] = {
@@ -44,9 +40,6 @@ SETTINGS: Final = "bench-taco.json"
 FINE_SEED: Final = 2_000_000  # of the first demonstration for fine-tuning
 KINDS: Final = (TacoConfig(), KnnConfig(), MahalanobisConfig(), RndConfig())
 UNFITTED: Final = ("random", "medoid", "residual")
-MANY: Final = 32  # candidates whose latency is measured
-WARM: Final = 3  # decisions that do not count
-FEW_FRAMES: Final = 2000  # are enough to fit a verifier whose latency is measured
 Row = dict[str, Any]
 
 
@@ -88,7 +81,9 @@ def bench(config: BenchTacoConfig) -> Row:
             Console(stderr=True).print(f"[bold]bench-taco[/] {sort} {task}")
             rows.setdefault(sort, {})[task] = measure(config, sort, task)
     means = {sort: _mean(list(rows[sort].values())) for sort in rows}
-    speed = latency(config, config.policy) if config.policy else {}
+    speed: Row = {}
+    if config.policy:
+        speed = latency(config.policy, config.out, decisions=config.decisions, seed=config.seed)
     figures = {"tasks": rows, **means, **speed}
     save_result(config.results, "taco", config, figures)
     return figures
@@ -232,79 +227,6 @@ def evaluation(
     return {
         "success": [bool(episode["success"]) for episode in result["episodes"]],
         "latency_p50_ms": result["latency_ms"]["p50"],
-    }
-
-
-def latency(config: BenchTacoConfig, policy: Path) -> Row:
-    """Milliseconds of a decision: with one candidate, with many, and with nothing shared by them.
-
-    The three take turns on one thread, because a machine may be busy with other things.
-    """
-    from robolearn.agent import PolicyAgent
-    from robolearn.contract import Info
-    from robolearn.fit import fit
-    from robolearn.options import FitConfig
-    from robolearn.policies.scorers import open_scorer
-    from robolearn.sources import source_of
-    from robolearn.workers import make_vector, one_thread
-
-    fitted = config.out / "latency-taco"  # of few frames: the run shall not keep it
-    shutil.rmtree(fitted, ignore_errors=True)
-    fit(FitConfig(policy, out=fitted, frames=FEW_FRAMES))
-    source = source_of(policy)
-    loaded = source.load()
-    scorer = open_scorer(str(fitted), loaded, source)
-    env = make_vector(source.env, 1, **source.observation_options())
-    with one_thread(), closing(env):
-        observation, info = env.reset(seed=config.seed)
-        text = str(info[Info.TASK][0])
-        one = PolicyAgent(loaded, replan_every=1)
-        many = PolicyAgent(loaded, replan_every=1, candidates=MANY, scorer=scorer)
-        for agent in (one, many):
-            agent.reset(0, config.seed, text)
-        naive = []
-        for k in range(config.decisions + WARM):
-            one.act(observation)
-            many.act(observation)
-            naive.append(_share_nothing(loaded, scorer, observation, text, k))
-    seconds = {"one": one.latency(0), "many": many.latency(0), "naive": naive}
-    taken = {name: 1000.0 * np.array(values[WARM:]) for name, values in seconds.items()}
-    quantiles = {
-        f"latency_{name}_p{q}_ms": float(np.percentile(values, q))
-        for name, values in taken.items()
-        for q in (50, 99)
-    }
-    return {
-        "latency_ratio_32_to_1": float(np.median(taken["many"] / taken["one"])),
-        "latency_saving_over_naive": float(1.0 - np.median(taken["many"] / taken["naive"])),
-        **quantiles,
-    }
-
-
-def _share_nothing(
-    policy: "Policy", scorer: "Scorer", observation: dict[str, Any], text: str, decision: int
-) -> float:
-    """Seconds of a decision that encodes the observation anew for every candidate."""
-    import torch
-
-    from robolearn.policies.base import Chunks, as_tensors
-    from robolearn.seeding import stream
-
-    begin = time.perf_counter()
-    with torch.inference_mode():
-        repeated = as_tensors(_repeat(observation), policy.device)
-        context = policy.encode(repeated, [text] * MANY)
-        noise = [stream(decision, f"naive {k}") for k in range(MANY)]
-        each = policy.sample(context, 1, noise)
-        chunks = Chunks(each.actions.transpose(0, 1), each.features.transpose(0, 1))
-        scorer.score(context, chunks, noise[:1]).argmax()
-    return time.perf_counter() - begin
-
-
-def _repeat(observation: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _repeat(value) if isinstance(value, dict) else np.repeat(value, MANY, axis=0)
-        for key, value in observation.items()
     }
 
 

@@ -78,6 +78,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "bench_taco:BenchTacoConfig",
         "measure what choosing among candidate action chunks is worth",
     ),
+    "bench-serve": (
+        "bench_serve",
+        "bench_serve:BenchServeConfig",
+        "measure how many clients a policy server holds",
+    ),
     "deploy": ("deploy", "options:DeployConfig", "run a policy on an arm, or on its digital twin"),
     "serve": ("serve", "options:ServeConfig", "serve a policy to other programs and machines"),
     "twin": ("hardware.twin", "hardware.twin:TwinConfig", "run the digital twin of the arm"),

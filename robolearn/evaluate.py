@@ -119,7 +119,9 @@ def default_folder(config: EvalConfig) -> Path:
     varied = [f"{name}{level}" for name, level in sorted(config.variations.items())]
     chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
     shuffled = ["shuffled"] * config.shuffle_instructions
-    name = "-".join(["eval", *shuffled, *chooser, *named, *varied])
+    executed = [f"lead{config.lead}"] if config.lead else []
+    executed += [] if config.ensemble is None else [f"ensemble{config.ensemble:g}"]
+    name = "-".join(["eval", *shuffled, *chooser, *executed, *named, *varied])
     return source.run / name
 
 
@@ -193,6 +195,7 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "seeds": [rows[0]["seed"], rows[-1]["seed"]],
         "replan_every": config.replan_every,
         "lead": config.lead,
+        "ensemble": config.ensemble,
         "candidates": config.candidates,
         "scorer": config.scorer,
         "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},

@@ -63,9 +63,10 @@ class RobotOptions:
 class AgentOptions:
     """A policy, and how it acts."""
 
-    policy: str  # a checkpoint, a run (its newest checkpoint), or a server: ws://HOST:PORT
+    policy: str  # a checkpoint, a run (its newest one), ws://HOST:PORT, or lerobot:FOLDER
     replan_every: int = 4  # steps of a chunk that are executed before looking again
     lead: int = 0  # first steps of a chunk that are left out, since the arm answers so late
+    ensemble: float | None = None  # average overlapping chunks, each older one e^x times as heavy
     candidates: int = 1  # chunks to choose from, for a scorer
     scorer: str = ""  # who chooses: taco, knn, medoid, ..., or the folder of a fitted verifier
     device: str = "cpu"

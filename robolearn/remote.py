@@ -29,7 +29,7 @@ from websockets.sync.client import ClientConnection, connect
 from robolearn.options import TOKEN
 from robolearn.policies.base import Batch, Chunks, Context, Generators, Policy
 from robolearn.sources import Source
-from robolearn.wire import WireError, pack, unpack
+from robolearn.wire import WireError, noise_to, pack, unpack
 
 PATIENCE: Final = 10.0  # s for an answer; an arm has held for long by then
 MAX_ANSWER: Final = 64 << 20  # bytes
@@ -243,35 +243,6 @@ def _row(observation: Batch, index: int) -> dict[str, Any]:
         key: _row(value, index) if isinstance(value, dict) else value[index].cpu().numpy()
         for key, value in observation.items()
     }
-
-
-def noise_to(generator: np.random.Generator) -> list[str]:
-    """Where a generator of `robolearn.seeding.stream` stands, as words."""
-    state = generator.bit_generator.state["state"]
-    return [f"{state['state']:x}", f"{state['inc']:x}"]
-
-
-def noise_from(words: object) -> np.random.Generator:
-    """The generator that `noise_to` describes.
-
-    Raises:
-        WireError: they describe none.
-    """
-    wrong = WireError("noise must be two hexadecimal words, state and increment")
-    if not isinstance(words, list) or not all(isinstance(w, str) and len(w) <= 32 for w in words):
-        raise wrong
-    try:
-        state, step = (int(word, 16) for word in words)
-    except ValueError as error:
-        raise wrong from error
-    generator = np.random.PCG64()
-    generator.state = {
-        "bit_generator": "PCG64",
-        "state": {"state": state, "inc": step | 1},
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    return np.random.Generator(generator)
 
 
 class RemoteSource(Source):

@@ -52,6 +52,7 @@ class Result(TypedDict):
     seeds: Sequence[int]  # the first and the last
     replan_every: int  # steps
     lead: NotRequired[int]  # steps left out of each chunk; older results have none
+    ensemble: NotRequired[float | None]  # decay with which overlapping chunks were averaged
     candidates: NotRequired[int]  # to choose from; older results have one
     scorer: NotRequired[str]  # who chose; "" with one candidate
     latency_ms: Mapping[str, float]  # "p50" and "p99" of one decision

@@ -183,9 +183,7 @@ def _gamepad(options: RobotOptions, where: str, arm: ArmSpec) -> Teleop:
     from robolearn.hardware.gamepad import GamepadTeleop
 
     del options, where
-    if arm != SO101:
-        raise ValueError(f"a gamepad drives one SO-101, not {arm.name}; take --teleop keyboard")
-    return GamepadTeleop()
+    return GamepadTeleop(arm=arm)
 
 
 def _leader(options: RobotOptions, where: str, arm: ArmSpec) -> Teleop:

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from robolearn.policies.base import Policy
 
 # beginning of the name -> module:class of its source; anything else is a folder
-ELSEWHERE: Final = {"ws://": "remote:RemoteSource", "wss://": "remote:RemoteSource"}
+ELSEWHERE: Final = {
+    "ws://": "remote:RemoteSource",
+    "wss://": "remote:RemoteSource",
+    "lerobot:": "policies.lerobot:LeRobotSource",
+}
 
 
 class Source(ABC):
@@ -131,7 +135,8 @@ def source_of(where: str | Path) -> Source:
     """The source of this name.
 
     Args:
-        where: a checkpoint, a run, or the address of a server: ws://HOST:PORT.
+        where: a checkpoint, a run, the address of a server (ws://HOST:PORT), or a policy of
+            LeRobot's (lerobot:FOLDER or lerobot:HUB_ID).
 
     Raises:
         CheckpointError: no such checkpoint.

@@ -13,7 +13,6 @@ import numpy as np
 
 KINDS: Final = "biuf"  # numpy's kinds of dtype that travel: booleans, integers, floats
 MAX_DIMENSIONS: Final = 8
-OPENED_BY: Final = "Api-Key"  # openpi's scheme in the header Authorization
 
 
 class WireError(ValueError):
@@ -92,3 +91,32 @@ def _array(data: object, dtype: np.dtype, shape: object) -> np.ndarray:
     if not isinstance(data, bytes) or len(data) != math.prod(sizes) * dtype.itemsize:
         raise WireError(f"the bytes of an array do not fill its shape {sizes} of {dtype}")
     return np.frombuffer(data, dtype).reshape(sizes)
+
+
+def noise_to(generator: np.random.Generator) -> list[str]:
+    """Where a generator of `robolearn.seeding.stream` stands, as words."""
+    state = generator.bit_generator.state["state"]
+    return [f"{state['state']:x}", f"{state['inc']:x}"]
+
+
+def noise_from(words: object) -> np.random.Generator:
+    """The generator that `noise_to` describes.
+
+    Raises:
+        WireError: they describe none.
+    """
+    wrong = WireError("noise must be two hexadecimal words, state and increment")
+    if not isinstance(words, list) or not all(isinstance(w, str) and len(w) <= 32 for w in words):
+        raise wrong
+    try:
+        state, step = (int(word, 16) for word in words)
+    except ValueError as error:
+        raise wrong from error
+    generator = np.random.PCG64()
+    generator.state = {
+        "bit_generator": "PCG64",
+        "state": {"state": state, "inc": step | 1},
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return np.random.Generator(generator)

@@ -15,6 +15,7 @@ class Scripted:
 
     horizon = HORIZON
     device = torch.device("cpu")
+    history = 1
 
     def __init__(self):
         self.encoded, self.noises = [], []
@@ -70,6 +71,31 @@ def test_what_is_under_way_already_is_left_out_of_a_chunk():
     agent = PolicyAgent(Scripted(), replan_every=3, lead=2)
     agent.reset(0, 1, "go")
     assert first_joint(agent, 7) == [2, 3, 4, 102, 103, 104, 202]
+
+
+def test_overlapping_chunks_are_averaged():
+    """Chunk k says 100 k + its own step; the oldest weighs most."""
+    agent = PolicyAgent(Scripted(), replan_every=1, ensemble=0.5)
+    agent.reset(0, 1, "go")
+    expected = []
+    for step in range(9):
+        begun = np.arange(max(0, step - HORIZON + 1), step + 1)
+        weights = np.exp(-0.5 * np.arange(len(begun)))
+        expected.append(np.average(100 * begun + step - begun, weights=weights))
+    np.testing.assert_allclose(first_joint(agent, 9), expected, rtol=1e-5)
+
+
+def test_chunks_overlap_as_far_as_they_reach():
+    agent = PolicyAgent(Scripted(), replan_every=2, lead=1, ensemble=0.0)
+    agent.reset(0, 1, "go")
+    # from chunk 0 the steps 1 to 5, from chunk 1 (two steps later) 101 on, from chunk 2 201 on
+    assert first_joint(agent, 6) == [1, 2, (3 + 101) / 2, (4 + 102) / 2, (5 + 103 + 201) / 3, 153]
+
+
+@pytest.mark.parametrize("decay", [-0.1, np.nan, np.inf])
+def test_a_decay_that_is_none_is_refused(decay):
+    with pytest.raises(ValueError, match="give a decay of 0 or more"):
+        PolicyAgent(Scripted(), ensemble=decay)
 
 
 def test_the_best_candidate_is_executed():

@@ -62,7 +62,7 @@ def test_the_latency_of_many_candidates(small, demo_folder, tmp_path, monkeypatc
     monkeypatch.chdir(demo_folder)  # the run knows where its data are from here
     run = shutil.copytree(demo_folder / "runs/demo", tmp_path / "run")
     before = set(run.iterdir())
-    figures = bench_taco.latency(replace(small, decisions=4), run)
+    figures = bench_taco.latency(run, tmp_path, decisions=4, seed=0)
     assert min(figures.values()) > -10
     assert len(figures) == 8
     assert set(run.iterdir()) == before

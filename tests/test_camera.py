@@ -211,6 +211,26 @@ def test_age_is_that_of_the_newest_frame(feed):
     assert feed.camera.read().time > first + 0.05
 
 
+def test_a_renewed_picture_was_not_under_way_when_it_was_asked_for(feed):
+    feed.give(10)
+    waiting = threading.Thread(target=feed.camera.renew)
+    waiting.start()
+    for level in (20, 30):
+        feed.give(level)
+        waiting.join(0.05)
+        assert waiting.is_alive()
+    feed.give(40)
+    waiting.join(20)
+    assert feed.camera.read().image[0, 0, 0] == 40
+
+
+def test_a_picture_that_is_not_renewed_grows_old(feed, monkeypatch):
+    monkeypatch.setattr("robolearn.hardware.camera.RENEW_PATIENCE", 0.02)
+    feed.give(10)
+    feed.camera.renew()
+    assert feed.camera.stale(0.02)
+
+
 def test_a_run_that_ends_is_followed_by_another(feed):
     feed.give(10, None, 20)
     assert (feed.runs, feed.camera.read().seq) == (2, 2)

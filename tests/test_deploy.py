@@ -12,6 +12,7 @@ from robolearn.deploy import deploy, main
 from robolearn.hardware.teleop import Teleop, TeleopSample
 from robolearn.options import DeployConfig, RecordConfig, RobotOptions
 from robolearn.record import record
+from robolearn.registry import make_env
 
 pytestmark = pytest.mark.realtime
 
@@ -72,6 +73,16 @@ def test_a_policy_runs_on_the_twin(demo_folder, settings, tmp_path, capsys):
     assert "episode 2: " in (said := capsys.readouterr().out)
     assert "success 0 of 2" in said
     assert not list((tmp_path / "blackbox").glob("2*"))  # nothing went wrong
+
+
+def test_the_first_picture_of_an_episode_is_not_of_the_one_before(tmp_path):
+    options = {"port": "twin", "realtime": True, "blackbox": tmp_path}
+    with make_env("robolearn/SO101-v0", **options) as env:
+        for seed in (3, 4):
+            first = env.reset(seed=seed)[0]["pixels"]
+            for camera, seen in first.items():
+                there = env.unwrapped.stage.twin.picture(camera).astype(int)
+                assert np.abs(there - seen).mean() < 2  # another scene differs by 9 and more
 
 
 def test_a_human_takes_over_and_both_actions_are_kept(demo_folder, settings, human):

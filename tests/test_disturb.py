@@ -223,12 +223,13 @@ def test_what_is_held_is_not_moved():
 
 
 def test_a_slip_drops_what_is_held():
-    kept, dropped = (lowest_in_the_air(level) for level in (0, MAX_LEVEL))
-    assert kept > 0.03 > dropped
+    kept, dropped = (sunk_in_the_air(level) for level in (0, MAX_LEVEL))
+    assert kept < 0.008
+    assert dropped > 0.015
 
 
-def lowest_in_the_air(level):
-    """The named cube's lowest height within a second after the hand has lifted it."""
+def sunk_in_the_air(level):
+    """How far the named cube sinks, m, within four seconds after the hand has lifted it."""
     env = disturbed(CUBES, "slip", level)
     data = env.unwrapped.data
     _, info = env.reset(seed=0)
@@ -241,10 +242,10 @@ def lowest_in_the_air(level):
             heights.append(data.qpos[height])
     action = env.unwrapped.joints.position(data.qpos)
     action[-1] = 0.0
-    for _ in range(30):
+    for _ in range(80):
         env.step(action)
         heights.append(data.qpos[height])
-    return min(heights)
+    return heights[7] - min(heights[8:])
 
 
 def test_pictures_freeze_and_nothing_else_does():

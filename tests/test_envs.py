@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from robolearn.contract import ActionError, Info
+from robolearn.contract import JAW_RANGE, SAFE_SPEED, ActionError, Info
 from robolearn.envs import scene
 from robolearn.envs.expert import Demonstrator
 from robolearn.envs.servo_model import ServoModel
@@ -106,12 +106,23 @@ def demonstration(env, seed):
         yield action, info
 
 
+def test_demonstrations_keep_the_speed_that_the_arm_is_driven_at(env_id):
+    """What is asked for on top, against gravity and lag, may be faster for a moment."""
+    env = make_env(env_id, obs_type="state", style="fast")
+    arm = env.unwrapped.arm
+    ways = [np.array([action for action, _ in demonstration(env, seed)]) for seed in range(3)]
+    speed = np.concatenate([np.abs(np.diff(way, axis=0)) for way in ways]) * arm.control_hz
+    speed[:, list(arm.grippers)] *= JAW_RANGE
+    assert np.quantile(speed, 0.99) < 1.1 * SAFE_SPEED
+    assert (speed > 1.25 * SAFE_SPEED).mean() < 0.002
+
+
 def test_style_and_quality_change_the_ways(states):
-    """In every task the first second differs, on the same seed."""
+    """In every task the first two seconds differ, on the same seed."""
     ways = []
     for options in (("fast", 1.0), ("slow", 1.0), ("any", 1.0), ("any", 0.3)):
         states.unwrapped.demonstrator = Demonstrator(*options)
-        ways.append(np.array([a for a, _ in islice(demonstration(states, 0), 20)]))
+        ways.append(np.array([a for a, _ in islice(demonstration(states, 0), 40)]))
     states.unwrapped.demonstrator = Demonstrator()
     assert all(np.abs(one - two).max() > 0.01 for one, two in combinations(ways, 2))
 

@@ -137,7 +137,7 @@ def test_each_condition_of_success_counts(env):
 def test_the_gripper_feels_each_ball_of_the_cloth_it_carries(env):
     begin(env)
     felt = np.zeros(len(BALLS), bool)
-    for action in islice(env.expert(stream(0, "expert")), 200):
+    for action in islice(env.expert(stream(0, "expert")), 300):
         env.step(action)
         touch = env.data.sensordata[env._touches] > 0
         high = env._vertices(env.state)[0, BALLS, 2] > 1.5 * fold.HELD

@@ -24,7 +24,7 @@ from robolearn import wire
 from robolearn.evaluate import evaluate
 from robolearn.options import TOKEN, EvalConfig, ServeConfig
 from robolearn.policies.base import as_tensors
-from robolearn.remote import RemoteError, RemoteSource, noise_from, noise_to
+from robolearn.remote import RemoteError, RemoteSource
 from robolearn.seeding import stream
 from robolearn.serve import PolicyServer
 from robolearn.sources import source_of
@@ -140,14 +140,14 @@ class TestWire:
 
 def test_noise_travels():
     generator = stream(7, "policy 3")
-    there = noise_from(noise_to(generator))
+    there = wire.noise_from(wire.noise_to(generator))
     assert np.array_equal(there.standard_normal(9), generator.standard_normal(9))
 
 
 @pytest.mark.parametrize("words", [None, "ab", 3, ["x", "y"], ["1"], [1, 2, 3], {"a": 1}])
 def test_noise_that_is_none(words):
     with pytest.raises(wire.WireError, match="two hexadecimal words"):
-        noise_from(words)
+        wire.noise_from(words)
 
 
 class TestOurClient:
@@ -209,7 +209,7 @@ class TestOthers:
 
     @pytest.mark.parametrize("form", ["ours", "flat", "nested"])
     def test_every_spelling_means_the_same(self, server, form):
-        message = a_message(noise=noise_to(stream(1, "x")))
+        message = a_message(noise=wire.noise_to(stream(1, "x")))
         position, pictures = message.pop("agent_pos"), message.pop("pixels")
         spelt = {
             "ours": {"agent_pos": position, "pixels": pictures},
@@ -258,7 +258,7 @@ class TestOthers:
             RemoteSource("ws://localhost:1?top=observation/image")
 
     def test_the_scorer_chooses_at_the_server(self, toy_run):
-        noise = noise_to(stream(1, "x"))
+        noise = wire.noise_to(stream(1, "x"))
         with serving(toy_run, scorer="medoid", candidates=5) as url, connect(url) as socket:
             socket.recv()
             socket.send(wire.pack(a_message(noise=noise)))

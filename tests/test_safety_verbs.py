@@ -78,6 +78,15 @@ def test_park_can_be_stopped(arm):
     assert np.abs(arm.position[:5] - PARK["so101"][:5]).max() > 0.5
 
 
+@pytest.mark.parametrize("idle", range(round(1.5 * CONFIG.stale_goal / DT)))
+def test_engaging_an_engaged_arm_keeps_it_engaged_however_old_its_goal_is(arm, idle):
+    arm.tick(HOME)
+    for _ in range(idle):
+        arm.tick()
+    arm.tick(verb=Verb.ENGAGE)
+    assert arm.state is State.ENGAGED
+
+
 def test_engaging_while_parking_is_refused(arm):
     arm.tick(verb=Verb.PARK)
     arm.tick(verb=Verb.ENGAGE)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robolearn.contract import SO101
+from robolearn.contract import SO101, pair_of
 from robolearn.hardware import gamepad
 from robolearn.hardware.bus import BusError, BusLost
 from robolearn.hardware.calibration import Calibration, CalibrationError
@@ -399,6 +399,19 @@ def test_sticks_set_joint_velocities(pad, clock, sticks, buttons, joint, velocit
     expected = np.zeros(6)
     expected[joint] = velocity
     np.testing.assert_allclose(moved, expected, atol=1e-6)
+
+
+def test_of_a_pair_one_arm_is_driven_at_a_time(pad, clock):
+    pair = pair_of(SO101)
+    teleop, start = GamepadTeleop(pad, pair, speed=0.4, clock=clock), np.tile(POSE, 2)
+    pad.sticks, driving = {"left_x": 1.0}, {"right_shoulder"}
+    for moved in (0, 6, 0):
+        pad.buttons = driving
+        expected = np.zeros(12)
+        expected[moved] = 0.4
+        np.testing.assert_allclose(drive(teleop, clock, position=start), expected, atol=1e-6)
+        pad.buttons = driving | {"left_shoulder"}
+        teleop.read(start)
 
 
 @given(st.floats(-0.1, 0.1))

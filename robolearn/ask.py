@@ -1,0 +1,91 @@
+"""What a policy server is asked, checked against what its policy was trained on.
+
+An observation holds joint positions, pictures and the instruction under any of these keys:
+    agent_pos, pixels {camera}, prompt                                      ours
+    observation/state, observation/CAMERA, prompt                           flat
+    state, images {camera}, prompt                                          nested
+Pictures are uint8 (h, w, 3) or (3, h, w). `candidates` asks for so many chunks and their features
+instead of one chunk; `noise` says where the policy's noise begins (`robolearn.wire.noise_to`).
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from robolearn.policies.base import Policy
+from robolearn.seeding import stream
+from robolearn.wire import WireError, noise_from
+
+MAX_CANDIDATES: Final = 64  # that a client may ask for
+IMAGE_KEYS: Final = ("pixels", "images")
+STATE_KEYS: Final = ("agent_pos", "observation/state", "state")
+
+
+@dataclass
+class Ask:
+    """A checked request.
+
+    Attributes:
+        observation: as the policy takes it, without a batch dimension.
+        instruction: what to do.
+        candidates: chunks wanted with their features; 0 for the best one alone.
+        noise: of the policy and of the scorer.
+        arrived: monotonic seconds.
+    """
+
+    observation: dict[str, Any]
+    instruction: str
+    candidates: int
+    noise: np.random.Generator
+    arrived: float
+
+
+def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:
+    """Checks a message against what the policy was trained on.
+
+    Raises:
+        WireError: something is missing, or of another shape; the error says what is wanted.
+    """
+    joints = len(policy.arm["joints"])
+    state = next((message[key] for key in STATE_KEYS if key in message), None)
+    observation: dict[str, Any] = {"agent_pos": _numbers(state, joints, "agent_pos")}
+    if policy.state_size:
+        told = message.get("environment_state")
+        observation["environment_state"] = _numbers(told, policy.state_size, "environment_state")
+    if policy.cameras:
+        pictures = next((message[key] for key in IMAGE_KEYS if key in message), None)
+        if not isinstance(pictures, Mapping):
+            pictures = {name: message.get(f"observation/{name}") for name in policy.cameras}
+        observation["pixels"] = {
+            name: _picture(pictures.get(name), size, name) for name, size in policy.cameras.items()
+        }
+    candidates, prompt = message.get("candidates", 0), message.get("prompt", "")
+    if not isinstance(candidates, int) or not 0 <= candidates <= MAX_CANDIDATES:
+        raise WireError(f"candidates is {candidates!r:.40}; ask for 0 to {MAX_CANDIDATES}")
+    if not isinstance(prompt, str):
+        raise WireError(f"prompt is {prompt!r:.40}; give the instruction as text")
+    noise = message.get("noise")
+    now = time.perf_counter()
+    generator = stream(time.time_ns(), "serve") if noise is None else noise_from(noise)
+    return Ask(observation, prompt, candidates, generator, now)
+
+
+def _numbers(value: object, size: int, name: str) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.shape != (size,) or value.dtype.kind not in "iuf":
+        raise WireError(f"{name} must be an array of {size} numbers")
+    numbers = value.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise WireError(f"{name} has numbers that are not finite")
+    return numbers
+
+
+def _picture(value: object, size: tuple[int, int], name: str) -> np.ndarray:
+    wanted = (*size, 3)
+    if isinstance(value, np.ndarray) and value.shape == (3, *size) != wanted:
+        value = value.transpose(1, 2, 0)
+    if not isinstance(value, np.ndarray) or value.shape != wanted or value.dtype != np.uint8:
+        raise WireError(f"the picture of camera {name!r} must be uint8 {wanted}")
+    return value

@@ -1,0 +1,195 @@
+"""LeRobot's policies behind our protocol, on tiny ones that are saved here."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import toy
+from lerobot.configs.types import FeatureType, PolicyFeature
+from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
+
+from robolearn.agent import PolicyAgent, open_agent
+from robolearn.checkpoint import CheckpointError
+from robolearn.evaluate import evaluate
+from robolearn.options import AgentOptions, EvalConfig, ServeConfig
+from robolearn.policies.base import as_tensors
+from robolearn.seeding import stream
+from robolearn.serve import PolicyServer
+from robolearn.sources import source_of
+from robolearn.workers import make_vector
+
+SETTINGS = {
+    "act": {
+        "chunk_size": 5,
+        "n_action_steps": 5,
+        "dim_model": 16,
+        "n_heads": 2,
+        "dim_feedforward": 16,
+        "n_encoder_layers": 1,
+        "n_vae_encoder_layers": 1,
+        "pretrained_backbone_weights": None,
+    },
+    "diffusion": {
+        "n_obs_steps": 2,
+        "horizon": 8,
+        "n_action_steps": 5,
+        "down_dims": (8, 16),
+        "n_groups": 4,
+        "diffusion_step_embed_dim": 8,
+        "spatial_softmax_num_keypoints": 2,
+        "num_train_timesteps": 4,
+        "noise_scheduler_type": "DDIM",
+        "pretrained_backbone_weights": None,
+        "crop_is_random": False,
+        "use_group_norm": True,
+    },
+}
+STATISTICS = {
+    "observation.state": {"mean": 0.1, "std": 0.5, "min": -1.0, "max": 1.0},
+    "action": {"mean": 0.2, "std": 0.4, "min": -1.0, "max": 1.0},
+}
+
+
+def save(kind, folder, statistics=("observation.state", "action", "images")):
+    torch.manual_seed(0)
+    pictures = {f"observation.images.{name}": (3, *toy.SIZE) for name in toy.CAMERAS}
+    config = make_policy_config(kind, device="cpu", push_to_hub=False, **SETTINGS[kind])
+    config.input_features = {
+        "observation.state": PolicyFeature(FeatureType.STATE, (3,)),
+        **{key: PolicyFeature(FeatureType.VISUAL, shape) for key, shape in pictures.items()},
+    }
+    config.output_features = {"action": PolicyFeature(FeatureType.ACTION, (3,))}
+    policy = get_policy_class(kind)(config)
+    stats = {
+        key: {name: torch.full((3,), value) for name, value in values.items()}
+        for key, values in STATISTICS.items()
+        if key in statistics
+    }
+    if "images" in statistics:
+        ends = {"mean": 0.5, "std": 0.2, "min": 0.0, "max": 1.0}
+        for key in pictures:
+            stats[key] = {name: torch.full((3, 1, 1), value) for name, value in ends.items()}
+    policy.save_pretrained(folder)
+    for pipeline in make_pre_post_processors(config, dataset_stats=stats):
+        pipeline.save_pretrained(folder)
+    return f"lerobot:{folder}"
+
+
+@pytest.fixture(scope="module", params=list(SETTINGS))
+def where(request, tmp_path_factory):
+    return save(request.param, tmp_path_factory.mktemp(request.param))
+
+
+def observation(policy, batch=2):
+    rng = np.random.default_rng(0)
+    time = (policy.history,) if policy.history > 1 else ()
+    pictures = {
+        name: rng.integers(0, 256, (batch, *time, *size, 3), dtype=np.uint8)
+        for name, size in toy.CAMERAS.items()
+    }
+    return {
+        "agent_pos": rng.normal(size=(batch, *time, 3)).astype(np.float32),
+        "pixels": pictures,
+    }
+
+
+@torch.inference_mode()
+def chunks_of(policy, seen, n):
+    context = policy.encode(as_tensors(seen, "cpu"), ["go"] * len(seen["agent_pos"]))
+    return policy.sample(context, n, [stream(k, "x") for k in range(len(seen["agent_pos"]))])
+
+
+def test_shapes_and_noise(where):
+    policy = source_of(where).load()
+    seen = observation(policy)
+    many, one = chunks_of(policy, seen, 3), chunks_of(policy, seen, 1)
+    assert many.actions.shape == (2, 3, 5, 3)
+    assert torch.equal(many.actions[:, :1], one.actions)
+    assert torch.equal(many.actions, chunks_of(policy, seen, 3).actions)
+    differ = not torch.equal(many.actions[:, 0], many.actions[:, 1])
+    assert differ == ("diffusion" in where)  # ACT has one answer
+    assert many.features.shape[:2] == (2, 3)
+    assert policy.cameras == toy.CAMERAS
+
+
+def test_the_chunk_is_lerobots_own(where):
+    """The same picture and state by LeRobot's own hands, with the noise seeded alike."""
+    policy = source_of(where).load()
+    seen = observation(policy, batch=1)
+    ours = chunks_of(policy, seen, 1).actions[0, 0]
+    batch = {"observation.state": torch.from_numpy(seen["agent_pos"]), "task": ["go"]}
+    for name, picture in seen["pixels"].items():
+        scaled = torch.from_numpy(picture).movedim(-1, -3) / 255.0
+        batch[f"observation.images.{name}"] = scaled
+    torch.manual_seed(int(stream(0, "x").integers(2**62)))
+    with torch.inference_mode():
+        theirs = policy._after(policy.inner.predict_action_chunk(policy._before(batch)))[0]
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_feature_is_that_of_the_first_action(tmp_path):
+    policy = source_of(save("act", tmp_path)).load()
+    chunks = chunks_of(policy, observation(policy, 1), 1)
+    head = policy.inner.model.action_head
+    with torch.inference_mode():
+        first = policy._after(head(chunks.features[0])[:, None])[0, 0]
+    torch.testing.assert_close(first, chunks.actions[0, 0, 0])
+
+
+def test_it_is_evaluated_like_any_other(where, tmp_path):
+    settings = EvalConfig(
+        policy=where, env=toy.ENV_ID, out=tmp_path, episodes=2, videos=0, workers=0
+    )
+    result = evaluate(settings)
+    assert (result["n"], result["policy"]) == (2, where)
+    scored = evaluate(replace(settings, scorer="medoid", candidates=3, out=tmp_path / "m"))
+    assert scored["candidates"] == 3
+
+
+def test_the_agent_keeps_what_the_policy_looks_back_at(tmp_path):
+    policy = source_of(save("diffusion", tmp_path)).load()
+    seen = []
+    policy.encode, encode = (lambda o, t: (seen.append(o), encode(o, t))[1]), policy.encode
+    agent = PolicyAgent(policy, replan_every=3)
+    agent.reset(0, 1, "go")
+    positions = np.zeros((1, 3), np.float32)
+    pictures = {name: np.zeros((1, *size, 3), np.uint8) for name, size in toy.CAMERAS.items()}
+    for step in range(4):
+        positions[:] = step  # the environment writes over its last observation
+        agent.act({"agent_pos": positions, "pixels": pictures})
+    assert [o["agent_pos"][0, :, 0].tolist() for o in seen] == [[0, 0], [2, 3]]
+
+
+@pytest.mark.parametrize("missing", ["observation.state", "action", "images"])
+def test_missing_statistics_are_refused(tmp_path, missing):
+    kept = {"observation.state", "action", "images"} - {missing}
+    where = save("act", tmp_path, kept)
+    with pytest.raises(CheckpointError, match="has no statistics of .*unnormalised"):
+        source_of(where).load()
+
+
+def test_another_arm_is_refused(where):
+    env = make_vector("robolearn/Reach-v0", 1, image_size=toy.SIZE)
+    with pytest.raises(CheckpointError, match="moves 3 joints, and so101 has 6"):
+        open_agent(AgentOptions(policy=where), env)
+    env.close()
+
+
+def test_nothing_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="download it elsewhere with `hf download"):
+        source_of(f"lerobot:{tmp_path / 'none'}").load()
+
+
+def test_a_server_keeps_no_history(tmp_path):
+    with pytest.raises(ValueError, match="looks back at 2 observations"):
+        PolicyServer(ServeConfig(policy=save("diffusion", tmp_path)))
+
+
+def test_the_fingerprint_is_that_of_the_weights(tmp_path):
+    first = source_of(save("act", tmp_path / "a")).fingerprint
+    assert source_of(save("act", tmp_path / "b")).fingerprint == first
+    weights = tmp_path / "b" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert source_of(f"lerobot:{tmp_path / 'b'}").fingerprint != first
