@@ -22,6 +22,8 @@ def main(folder: Path) -> None:
     """
     sys.stderr = (folder / "learner.log").open("w")  # an error is what is wanted here
     signal.signal(signal.SIGUSR1, _fail)
+    # A shell starts what runs in its background with the signal ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config = load_config(DriverConfig, folder)
     with Driver(config) as driver:
         driver.engage()

@@ -208,6 +208,15 @@ def soak_table(results: Results) -> Rows:
     return [["", "measured"], *([label, _cell(soak, cell)] for label, cell in lines.items())]
 
 
+def serve_table(results: Results) -> Rows:
+    """The policy server under load."""
+    rows = [["clients, 20 observations a second each", "answers a second", "p50", "p99"]]
+    for load in results.get("serve", {}).get("loads", []):
+        times = [f"{load[name]:.0f} ms" for name in ("p50_ms", "p99_ms")]
+        rows.append([str(load["clients"]), f"**{load['answered_per_s']:.0f}**", *times])
+    return rows if len(rows) > 1 else [*rows, [NOT_MEASURED, "", "", ""]]
+
+
 def source_table(results: Results) -> Rows:
     """The command and the versions behind every result file."""
     rows = [["result", "command", "measured with"]]
@@ -269,6 +278,7 @@ TABLES: Final[dict[str, Callable[[Results], Rows]]] = {
     "tasks": task_table,
     "peers": peer_table,
     "soak": soak_table,
+    "serve": serve_table,
     "sources": source_table,
     "commands": command_table,
 }

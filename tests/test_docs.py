@@ -47,6 +47,7 @@ INSTEAD = {
     "robolearn bench --parts soak": "true",
     "robolearn bench-arm --policy runs/demo": "true",
     "robolearn bench-taco --policy runs/demo": "true",
+    "robolearn bench-serve --policy runs/demo": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",
     "robolearn train --data data/cubes --out runs/cubes": "robolearn train --data data/cubes "
