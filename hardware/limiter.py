@@ -19,12 +19,14 @@ is the greatest speed from which the tracker stops on the spot, exactly.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from robolearn.contract import JAW_RANGE, SAFE_ACCELERATION, SAFE_SPEED, ArmSpec
+
+JERK: Final = 20.0  # 1/s: how much of the acceleration may come in a second
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Limits:
         *,
         velocity: float = SAFE_SPEED,
         acceleration: float = SAFE_ACCELERATION,
-        jerk: float = 20.0 * SAFE_ACCELERATION,
+        jerk: float = JERK * SAFE_ACCELERATION,
         margin: float = 0.02,
         scale: np.ndarray | None = None,
     ) -> Self:

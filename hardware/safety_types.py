@@ -7,6 +7,7 @@ from typing import Final, Literal, Self, get_args
 import numpy as np
 
 from robolearn.contract import SAFE_ACCELERATION, SAFE_SPEED
+from robolearn.hardware.limiter import JERK
 
 ExitPolicy = Literal["park", "hold", "limp"]
 
@@ -170,7 +171,6 @@ class Command:
 
 
 EXIT_VERB: Final = {"park": Verb.PARK, "hold": Verb.STOP, "limp": Verb.LIMP}
-JERK: Final = 20.0  # 1/s: how much of the acceleration may come in a second
 # Resting poses, by arm: folded, so that little falls when the torque goes off.
 PARK: Final = {"so101": (0.0, -1.6, 1.5, 1.0, 0.0, 0.1)}
 

@@ -102,6 +102,11 @@ class Policy(nn.Module, ABC):
         """Those that it looks through, and the height and width of their pictures."""
 
     @property
+    def joints(self) -> int:
+        """J, joints of its arm."""
+        return len(self.arm["joints"])
+
+    @property
     def state_size(self) -> int:
         """Numbers of the simulator's state that it looks at; 0 for none."""
         return 0
@@ -226,6 +231,16 @@ def as_tensors(observation: Mapping[str, Any], device: torch.device | str) -> Ba
         else:
             moved[key] = value
     return moved
+
+
+def stacked(observations: Sequence[Mapping[str, Any]], axis: int = 0) -> dict[str, Any]:
+    """Numpy observations of one kind as one, with a new dimension; nested dicts stay nested."""
+    return {
+        key: stacked([o[key] for o in observations], axis)
+        if isinstance(value, Mapping)
+        else np.stack([o[key] for o in observations], axis)
+        for key, value in observations[0].items()
+    }
 
 
 class Normaliser(nn.Module):

@@ -77,6 +77,11 @@ class LeRobotPolicy(Policy):
         return cameras_of(self.inner.config)
 
     @property
+    def joints(self) -> int:
+        """See `Policy`."""
+        return self.inner.config.output_features[ACTION].shape[0]
+
+    @property
     def state_size(self) -> int:
         """See `Policy`."""
         feature = self.inner.config.env_state_feature
@@ -84,10 +89,9 @@ class LeRobotPolicy(Policy):
 
     def check_fits(self, arm: ArmSpec, observations: spaces.Dict) -> None:
         """See `Policy`."""
-        joints = self.inner.config.output_features[ACTION].shape[0]
-        if joints != arm.size:
+        if self.joints != arm.size:
             raise CheckpointError(
-                f"the policy moves {joints} joints, and {arm.name} has {arm.size}; take another"
+                f"the policy moves {self.joints} joints, and {arm.name} has {arm.size}"
             )
         super().check_fits(arm, observations)
 

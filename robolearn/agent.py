@@ -4,7 +4,7 @@ Choosing among candidate chunks is written once, here: sample `candidates`, let 
 them, execute `replan_every` actions of the best, then look again (receding horizon). An arm that
 answers `lead` steps late is still busy with the chunk before when a new one begins, so as many of
 its first actions are left out: they were for what is under way already (latency matching as in the
-Universal Manipulation Interface, Chi et al. 2024, section IV).
+Universal Manipulation Interface, Chi et al. 2024).
 """
 
 import time
@@ -20,7 +20,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from robolearn.options import AgentOptions
 from robolearn.plans import Ensemble, Plan, RecedingHorizon
-from robolearn.policies.base import Policy, as_tensors
+from robolearn.policies.base import Policy, as_tensors, stacked
 from robolearn.policies.scorers import Scorer, open_scorer
 from robolearn.rollout import Actor, Observation, arm_of
 from robolearn.seeding import stream
@@ -149,7 +149,7 @@ class _Slot:
         self._past.extend([_copied(observation)] * (1 if self._past else history))
         while len(self._past) > history:
             self._past.popleft()
-        return _stacked(list(self._past))
+        return stacked(self._past, axis=1)
 
     def noise(self, what: str) -> np.random.Generator:
         """The noise of this episode's next decision."""
@@ -185,16 +185,6 @@ class ExpertAgent:
 def _copied(observation: Observation) -> Observation:
     """An environment may write the next observation over this one."""
     return {k: _copied(v) if isinstance(v, dict) else v.copy() for k, v in observation.items()}
-
-
-def _stacked(observations: list[Observation]) -> Observation:
-    """Observations of one slot, oldest first, with a dimension for time behind the batch's."""
-    return {
-        key: _stacked([o[key] for o in observations])
-        if isinstance(value, dict)
-        else np.stack([o[key] for o in observations], axis=1)
-        for key, value in observations[0].items()
-    }
 
 
 def _row(observation: Observation, index: int) -> dict[str, Any]:

@@ -49,9 +49,8 @@ def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:
     Raises:
         WireError: something is missing, or of another shape; the error says what is wanted.
     """
-    joints = len(policy.arm["joints"])
     state = next((message[key] for key in STATE_KEYS if key in message), None)
-    observation: dict[str, Any] = {"agent_pos": _numbers(state, joints, "agent_pos")}
+    observation: dict[str, Any] = {"agent_pos": _numbers(state, policy.joints, "agent_pos")}
     if policy.state_size:
         told = message.get("environment_state")
         observation["environment_state"] = _numbers(told, policy.state_size, "environment_state")

@@ -108,8 +108,11 @@ def an_observation(source: Any) -> bytes:  # noqa: ANN401
         name: rng.integers(0, 256, (*size, 3), np.uint8) for name, size in policy.cameras.items()
     }
     state = np.zeros(policy.state_size, np.float32)
-    position = np.array(policy.arm["home"], np.float32)
-    told = {"agent_pos": position, "pixels": pictures, "environment_state": state}
+    told = {
+        "agent_pos": np.zeros(policy.joints, np.float32),
+        "pixels": pictures,
+        "environment_state": state,
+    }
     return pack({**told, "prompt": "put the red cube into the blue bin"})
 
 

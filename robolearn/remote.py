@@ -185,6 +185,11 @@ class RemotePolicy(Policy):
         return self._cameras
 
     @property
+    def joints(self) -> int:
+        """See `Policy`; another's server does not tell."""
+        return int(self._connection.greeting.get("joints", 0))
+
+    @property
     def state_size(self) -> int:
         """See `Policy`."""
         return self._state_size

@@ -11,7 +11,8 @@ from gymnasium.wrappers import TimeLimit
 from robolearn.contract import SO101, ArmSpec
 from robolearn.episodes import Episode, EpisodeWriter
 from robolearn.hardware.intervention import ArmIntervention, Intervention
-from robolearn.hardware.safety_types import JERK, SafetyConfig
+from robolearn.hardware.limiter import JERK
+from robolearn.hardware.safety_types import SafetyConfig
 from robolearn.hardware.teleop import Teleop
 from robolearn.options import RobotOptions
 from robolearn.registry import make_env

@@ -22,7 +22,6 @@ from ipaddress import ip_address
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import torch
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -31,7 +30,7 @@ from websockets.http11 import Request, Response
 from robolearn.ask import Ask, request_of
 from robolearn.config import to_json
 from robolearn.options import TOKEN, ServeConfig
-from robolearn.policies.base import Chunks, Policy, as_tensors
+from robolearn.policies.base import Chunks, Policy, as_tensors, stacked
 from robolearn.policies.scorers import Scorer, open_scorer
 from robolearn.results import versions
 from robolearn.sources import Source, source_of
@@ -147,8 +146,8 @@ class PolicyServer:
         await self._queue.put(Waiting(ask, answer))
         try:
             return pack(await answer)
-        except (ValueError, RuntimeError) as error:  # of the policy; others shall not notice
-            return f"the policy failed: {error}"
+        except Exception as error:  # noqa: BLE001 (of the policy: told to who asked)
+            return f"the policy failed: {error!r}"
 
     async def _infer_for_ever(self, thread: ThreadPoolExecutor) -> None:
         """Takes what waits, at most `batch` at once, and answers it."""
@@ -166,7 +165,7 @@ class PolicyServer:
                 answers: Sequence[dict[str, Any] | Exception]
                 try:
                     answers = await loop.run_in_executor(thread, self._infer, asks)
-                except (ValueError, RuntimeError) as error:
+                except Exception as error:  # noqa: BLE001 (one bad question must not end the server)
                     answers = [error] * len(alike)
                 for waiting, answer in zip(alike, answers, strict=True):
                     _settle(waiting.answer, answer)
@@ -175,8 +174,8 @@ class PolicyServer:
     def _infer(self, asks: list[Ask]) -> list[dict[str, Any]]:
         """Chunks for observations that want equally many candidates."""
         begin = time.perf_counter()
-        stacked = _stack([ask.observation for ask in asks])
-        tensors = as_tensors(stacked, self._policy.device)
+        observations = stacked([ask.observation for ask in asks])
+        tensors = as_tensors(observations, self._policy.device)
         context = self._policy.encode(tensors, [ask.instruction for ask in asks])
         noise = [ask.noise for ask in asks]
         wanted = asks[0].candidates
@@ -215,15 +214,6 @@ async def _send(connection: ServerConnection, message: bytes | str) -> None:
         await connection.send(message)
 
 
-def _stack(observations: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        key: _stack([o[key] for o in observations])
-        if isinstance(value, dict)
-        else np.stack([o[key] for o in observations])
-        for key, value in observations[0].items()
-    }
-
-
 def greeting(source: Source, policy: Policy) -> dict[str, Any]:
     """What a client is told first: what the policy wants to see and what it gives."""
     return {
@@ -232,6 +222,7 @@ def greeting(source: Source, policy: Policy) -> dict[str, Any]:
         "cameras": {name: list(size) for name, size in policy.cameras.items()},
         "state_size": policy.state_size,
         "arm": to_json(dict(policy.arm)),
+        "joints": policy.joints,
         "env": source.env,
         "fingerprint": source.fingerprint,
     }

@@ -8,6 +8,7 @@ import torch
 import toy
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
+from test_remote import serving
 
 from robolearn.agent import PolicyAgent, open_agent
 from robolearn.checkpoint import CheckpointError
@@ -180,6 +181,14 @@ def test_nothing_there(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(CheckpointError, match="download it elsewhere with `hf download"):
         source_of(f"lerobot:{tmp_path / 'none'}").load()
+
+
+def test_it_is_served(tmp_path):
+    with serving(save("act", tmp_path)) as url:
+        here, there = (source_of(where).load() for where in (f"lerobot:{tmp_path}", url))
+        seen = observation(here, 1)
+        assert torch.equal(chunks_of(here, seen, 2).actions, chunks_of(there, seen, 2).actions)
+        assert there.joints == 3
 
 
 def test_a_server_keeps_no_history(tmp_path):

@@ -347,18 +347,19 @@ class TestBadInput:
             with pytest.raises(RemoteError, match="too many clients"):
                 source_of(url).load()
 
-    def test_a_failing_policy_says_so(self, toy_run, monkeypatch):
+    @pytest.mark.parametrize("kind", [RuntimeError, KeyError, OSError])
+    def test_a_failing_policy_says_so(self, toy_run, monkeypatch, kind):
         with serving(toy_run) as url, connect(url) as socket:
             socket.recv()
 
             def broken(self, *arguments):
-                raise RuntimeError("out of memory")
+                raise kind("out of memory")
 
             from robolearn.policies.flow import FlowPolicy
 
             monkeypatch.setattr(FlowPolicy, "sample", broken)
             socket.send(wire.pack(a_message()))
-            assert "the policy failed: out of memory" in socket.recv()
+            assert f"the policy failed: {kind.__name__}('out of memory')" in socket.recv()
             monkeypatch.undo()
             socket.send(wire.pack(a_message()))
             assert "actions" in wire.unpack(socket.recv())
