@@ -81,4 +81,4 @@ class Pour(PouringTask):
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Demonstrates the task with a person's variety; yields one action a control step."""
         expert = PouringExpert(self, rng, self.data.mocap_pos[0])
-        return expert.demonstrate(lambda: expert.staying() - float(self.goal[0]))
+        return expert.demonstrate(keep=float(self.goal[0]))

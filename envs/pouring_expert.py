@@ -1,6 +1,6 @@
 """How an expert pours: it carries the cup over a vessel and watches the beads as it tips it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -30,7 +30,7 @@ MOST: Final = 2.3  # rad
 AHEAD: Final = 0.12  # s: what will have left the cup by then counts as gone
 WATCHED: Final = 5  # control steps over which the flow is judged
 TRICKLE, FLOOD = 0.03, 0.13  # of the beads in that time: tip no further; tip back a little
-EARLY: Final = 0.04  # of the beads: still on their way when the cup tips back
+EARLY: Final = 0.055  # of the beads: just over one too many; by then others are on their way
 STOP: Final = (0.4, 0.05)  # rad, s: how a flow is stopped
 TIP_BACK: Final = 0.6  # s
 LOOK: Final = 0.5  # s, at what is left, before pouring again
@@ -56,20 +56,20 @@ class PouringExpert:
         self._side = 1 if target[1] > 0 else -1  # to which the cup tips: left 1, right -1
         self._angle = 0.0  # by which it is tipped, rad
 
-    def demonstrate(self, missing: Callable[[], float]) -> Iterator[np.ndarray]:
+    def demonstrate(self, keep: float) -> Iterator[np.ndarray]:
         """Pours, and pours again if it was too little; then keeps still for ever.
 
         Args:
-            missing: the share of the beads that has still to leave the cup.
+            keep: the share of the beads that shall stay in the cup, 0..1.
         """
         for _ in range(ATTEMPTS):
             if not self._held() and not (yield from self._pick()):
                 continue
             if not (yield from watched(self._go(self._over(), 0.0), self._held)):
                 continue
-            yield from self._tip(missing)
+            yield from self._tip(keep)
             yield from self._go(self._over(), 0.0, seconds=LOOK)
-            if missing() < ENOUGH:
+            if self.staying(0.0) - keep < ENOUGH:
                 break
         yield from self._hand.rest()
 
@@ -89,14 +89,14 @@ class PouringExpert:
         yield from self._go([*self._hand.position[:2], CARRY], 0.0, speed=0.8)
         return self._held()
 
-    def _tip(self, missing: Callable[[], float]) -> Iterator[np.ndarray]:
+    def _tip(self, keep: float) -> Iterator[np.ndarray]:
         """Tips the cup, but no further while beads flow, until enough have left; tips it back."""
         step = 1.0 / self._task.arm.control_hz
-        recent = [missing()] * WATCHED
-        while self._angle < MOST and missing() > EARLY and self._held():
-            recent = [*recent[1:], missing()]
+        recent = [self.staying(AHEAD)] * WATCHED
+        while self._angle < MOST and recent[-1] - keep > EARLY and self._held():
             self._angle += step * self._turn(recent[0] - recent[-1])
             yield from self._go(self._over(), 0.0, seconds=step)
+            recent = [*recent[1:], self.staying(AHEAD)]
         self._angle = max(0.0, self._angle - STOP[0])
         yield from self._go(self._over(), 0.0, seconds=STOP[1])
         self._angle = 0.0
@@ -143,12 +143,12 @@ class PouringExpert:
         lean = np.sin(self._angle) * (self._vessel.height - GRASP) + SHORT
         return np.array([*(place - self._side * lean * across(self._hand.facing(place))), CARRY])
 
-    def staying(self) -> float:
-        """Share of the beads that will still be in the cup in a moment."""
+    def staying(self, ahead: float) -> float:
+        """Share of the beads that are in the cup and will still be in so many seconds."""
         task, state = self._task, self._task.state
         velocity = task.beads.velocities(state.qvel) - task.data.joint("cup").qvel[:3]
         points = task.beads.places(state.qpos)
-        now, soon = (task.vessels.hold(state, points + t * velocity) for t in (0.0, AHEAD))
+        now, soon = (task.vessels.hold(state, points + t * velocity) for t in (0.0, ahead))
         return float((now & soon)[0, 0].mean())
 
     def _cup_place(self) -> np.ndarray:

@@ -95,4 +95,4 @@ class Transfer(PouringTask):
         """Demonstrates the task with a person's variety; yields one action a control step."""
         bowl = int(self.goal[NAMED].argmax())
         expert = PouringExpert(self, rng, self.data.mocap_pos[bowl])
-        return expert.demonstrate(lambda: expert.staying() - 1.0 + float(self.goal[0]))
+        return expert.demonstrate(keep=1.0 - float(self.goal[0]))

@@ -82,12 +82,12 @@ def test_beads_that_lean_on_the_tray_are_not_in_it(env, turn):
 def test_beads_on_their_way_out_count_as_gone_for_the_expert(env):
     env.reset(seed=0)
     expert = PouringExpert(env, np.random.default_rng(0), env.data.mocap_pos[0])
-    assert expert.staying() == 1.0
+    assert expert.staying(AHEAD) == 1.0
     up = np.array([0.0, 0.0, 2 * CUP.height / AHEAD])
     env.beads.velocities(env.data.qvel)[:5] = up
-    assert expert.staying() == pytest.approx(1.0 - 5 / COUNT)
+    assert expert.staying(AHEAD) == pytest.approx(1.0 - 5 / COUNT)
     env.data.joint("cup").qvel[:3] = up  # now the others stay behind, and fall out below
-    assert expert.staying() == pytest.approx(5 / COUNT)
+    assert expert.staying(AHEAD) == pytest.approx(5 / COUNT)
 
 
 def test_each_condition_of_success_counts(env):
