@@ -244,6 +244,7 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
             Info.IS_INTERVENTION: False,
             Info.TELEOP_ACTION: sent,
             Info.FAULT: fault,
+            **{Info.GRADE + k: float(grade[0]) for k, grade in self.grades(self.state).items()},
         }
 
     def render(self) -> np.ndarray | None:

@@ -269,6 +269,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
             Info.IS_INTERVENTION: np.zeros(self.num_envs, bool),
             Info.TELEOP_ACTION: sent,
             Info.FAULT: np.where(unstable, UNSTABLE, "").astype(object),
+            **{Info.GRADE + k: v.copy() for k, v in self._task.grades(self._state).items()},
         }
 
 

@@ -30,8 +30,7 @@ SUNK: Final = 0.01  # m, that of a vessel that stays where it is
 SETTLING: Final = 10.0  # s
 
 _WORLD: Final[dict[str, Any]] = {
-    "contype": 1,
-    "conaffinity": 3,
+    **scene.SOLID,
     "condim": 3,
     "friction": SLIPPERY,
     "solref": [0.01, 1.0],  # as hard as the timestep allows, so that packed beads hardly overlap

@@ -20,7 +20,7 @@ from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.expert import Hand, Script, Style, facing, watched
 from robolearn.envs.grasp import reaching
 from robolearn.envs.language import Phrases, Words
-from robolearn.envs.lookup import chosen, free, length, sensor, yaw_of
+from robolearn.envs.lookup import FreeBodies, chosen, length, sensor, yaw_of
 from robolearn.envs.task import Start, State
 
 CARDS: Final = ("red", "blue")
@@ -99,7 +99,7 @@ class EdgeGrasp(ManipulationEnv):
     def build(cls, split: str) -> mujoco.MjSpec:
         """The board, two cards, the arm."""
         spec = scene.table_scene(WORK_CENTRE, split)
-        options = {"contype": 1, "conaffinity": 3, "friction": [0.4, 0.005, 1e-4], **HARD}
+        options = {**scene.SOLID, "friction": [0.4, 0.005, 1e-4], **HARD}
         board = spec.worldbody.add_body(name="board", mocap=True)
         middle = [BOARD[0] / 2, 0, BOARD[2] / 2]
         board.add_geom(type=BOX, pos=middle, size=BOARD / 2, rgba=WOOD, **options)
@@ -118,7 +118,7 @@ class EdgeGrasp(ManipulationEnv):
         """Random places and headings and a random colour, unless the instruction is given."""
         edge, turn = rng.uniform(*np.transpose(EDGE)), rng.uniform(-BOARD_TURN, BOARD_TURN)
         qpos, sides = self.home(rng), rng.permutation([ASIDE, -ASIDE])
-        poses = qpos[self._cards[0]].reshape(-1, 7)
+        poses = self._cards.poses(qpos)
         for pose, side in zip(poses, sides, strict=True):
             inward = rng.uniform(*INSET) + CARD[0] / 2
             along = side + rng.uniform(-SHIFT, SHIFT)
@@ -139,7 +139,7 @@ class EdgeGrasp(ManipulationEnv):
     def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lifted between both jaws, slow, the other card left alone; see the base class."""
         card = goal[:, NAMED].astype(int)
-        poses = state.qpos[:, self._cards[0]].reshape(len(goal), -1, 7)
+        poses = self._cards.poses(state.qpos)
         place = chosen(poses, card)[:, :3]
         risen = place[:, 2] - LYING
         high = np.minimum(np.maximum(risen / RAISED, 0.0), 1.0)
@@ -162,9 +162,8 @@ class EdgeGrasp(ManipulationEnv):
     def _calm(self, state: State, goal: np.ndarray, card: np.ndarray) -> np.ndarray:
         """Whether the named card is slow and the other one where it was (N,)."""
         rows = np.arange(len(card))
-        speed = state.qvel[:, self._cards[1]].reshape(len(card), -1, 6)[rows, card, :3]
-        places = state.qpos[:, self._cards[0]].reshape(len(card), -1, 7)[..., :2]
-        moved = length(places - goal[:, START].reshape(len(card), -1, 2))
+        speed = self._cards.twists(state.qvel)[rows, card, :3]
+        moved = self._cards.moved(state.qpos, goal[:, START])
         moved[rows, card] = 0.0
         return (length(speed) < SLOW) & (moved < OTHER_MAY_MOVE).all(1)
 
@@ -174,13 +173,13 @@ class EdgeGrasp(ManipulationEnv):
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """The cards' poses (7 each), the colour as one-hot, the front edge (x, y, yaw)."""
-        parts = [state.qpos[:, self._cards[0]], goal[:, SHOWN]]
+        parts = [state.qpos[:, self._cards.qpos], goal[:, SHOWN]]
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def goal_scene(self, start: Start) -> Start:
         """The named card in the air in front of the board, in the hand."""
         qpos = start.qpos.copy()
-        pose = qpos[self._cards[0]].reshape(-1, 7)[start.goal[ONE_HOT].argmax()]
+        pose = self._cards.poses(qpos)[start.goal[ONE_HOT].argmax()]
         pose[:2] -= _turned(np.array([OVERHANG + INSET[0], 0.0]), start.goal[FRONT][2])
         pose[2] += 1.2 * RAISED
         end, low = near_end(pose), pose[2] - CARD[2] / 2
@@ -190,10 +189,8 @@ class EdgeGrasp(ManipulationEnv):
         return replace(start, qpos=qpos)
 
     @cached_property
-    def _cards(self) -> tuple[slice, slice]:
-        """Where the cards are in qpos and in qvel; they follow each other in both."""
-        q, v = (part.start for part in free(self.model, f"{CARDS[0]} card"))
-        return slice(q, q + 7 * len(CARDS)), slice(v, v + 6 * len(CARDS))
+    def _cards(self) -> FreeBodies:
+        return FreeBodies(self.model, f"{CARDS[0]} card", len(CARDS))
 
     @cached_property
     def _tool(self) -> slice:
@@ -263,8 +260,7 @@ class EdgeGrasp(ManipulationEnv):
 
     def _pose(self) -> np.ndarray:
         """Of the named card (7,)."""
-        poses = self.state.qpos[0, self._cards[0]].reshape(-1, 7)
-        return poses[self.goal[ONE_HOT].argmax()]
+        return self._cards.poses(self.data.qpos)[self.goal[ONE_HOT].argmax()]
 
     def _overhang(self) -> float:
         return float(overhang(self._pose()[None], self.goal[None, FRONT])[0])

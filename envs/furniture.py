@@ -31,7 +31,6 @@ STOP: Final = (0.01, 1.0)  # s; damping ratio: as hard as the timestep allows
 
 Colour = tuple[float, float, float, float]
 _BOX, _CYLINDER = mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER
-_WORLD = {"contype": 1, "conaffinity": 3}
 
 
 @dataclass(frozen=True)
@@ -183,4 +182,4 @@ def _add_geom(
     half: Sequence[float],
     colour: Colour,
 ) -> None:
-    body.add_geom(type=kind, pos=centre, size=half, rgba=colour, density=DENSITY, **_WORLD)
+    body.add_geom(type=kind, pos=centre, size=half, rgba=colour, density=DENSITY, **scene.SOLID)

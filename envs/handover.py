@@ -28,7 +28,7 @@ from robolearn.envs.grasp import (
     let_go,
 )
 from robolearn.envs.language import Phrases, Words
-from robolearn.envs.lookup import free, length
+from robolearn.envs.lookup import FreeBodies, length
 from robolearn.envs.task import Start, State
 
 BARS: Final = ("red", "blue")
@@ -124,10 +124,9 @@ class Handover(ManipulationEnv):
         spec = scene.table_scene(WORK_CENTRE, split, pair=True)
         for colour in BARS:
             scene.add_thing(spec, f"{colour} bar", colour, BOX, BAR_SIZE, BAR_MASS)
-        flat = {"size": MAT_SIZE, "contype": 0, "conaffinity": 0}
         for side in SIDES:
             mat = spec.worldbody.add_body(name=f"{side} mat", mocap=True)
-            mat.add_geom(type=BOX, rgba=scene.COLOURS["white"], **flat)
+            mat.add_geom(type=BOX, size=MAT_SIZE, rgba=scene.COLOURS["white"], **scene.SEEN)
             scene.add_position(spec, f"{side}_tool", mujoco.mjtObj.mjOBJ_SITE)
         for name in [*(f"{c} bar" for c in BARS), *(f"{side} mat" for side in SIDES)]:
             scene.add_position(spec, name, mujoco.mjtObj.mjOBJ_XBODY)
@@ -142,7 +141,7 @@ class Handover(ManipulationEnv):
         places = np.column_stack([rng.uniform(*span, len(BARS)) for span in AREA])
         places[:, 1] *= signs
         qpos, yaws = self.home(rng), rng.uniform(-MAX_YAW, MAX_YAW, len(BARS))
-        poses = qpos[self._bars[0]].reshape(-1, 7)
+        poses = self._bars.poses(qpos)
         for pose, place, yaw in zip(poses, places, yaws, strict=True):
             pose[:] = scene.upright(place, yaw, BAR_WIDTH)
         mats = np.array([MAT_PLACE, MAT_PLACE]) * [[1, 1], [1, -1]]
@@ -174,14 +173,12 @@ class Handover(ManipulationEnv):
     def _settled(self, state: State, goal: np.ndarray, named: np.ndarray) -> np.ndarray:
         """Whether the bar lies along x, released and at rest, and the other where it was."""
         rows = np.arange(len(goal))
-        poses = self._poses(state)
-        turn = poses[rows, named, 3:]
+        turn = self._bars.poses(state.qpos)[rows, named, 3:]
         along = np.abs(1.0 - 2.0 * (turn[:, 2] ** 2 + turn[:, 3] ** 2)) > ALONG
         touch = state.sensordata[:, TOUCH].reshape(len(goal), len(SIDES), len(BARS))
         released = (touch[rows, :, named] == 0).all(1)
-        twists = state.qvel[:, self._bars[1]].reshape(-1, len(BARS), 6)
-        at_rest = length(twists[rows, named, :3]) < AT_REST
-        moved = length(poses[..., :2] - goal[:, START].reshape(len(goal), -1, 2))
+        at_rest = length(self._bars.twists(state.qvel)[rows, named, :3]) < AT_REST
+        moved = self._bars.moved(state.qpos, goal[:, START])
         return along & released & at_rest & (moved[rows, 1 - named] < OTHERS_MAY_MOVE)
 
     def movable(self, goal: np.ndarray) -> tuple[str, ...]:
@@ -190,25 +187,20 @@ class Handover(ManipulationEnv):
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Poses of the bars (7 each), positions of the mats (3 each), receiver, bar one-hot."""
-        poses, mats = state.qpos[:, self._bars[0]], state.mocap_pos.reshape(len(goal), -1)
+        poses, mats = state.qpos[:, self._bars.qpos], state.mocap_pos.reshape(len(goal), -1)
         return np.concatenate([poses, mats, goal[:, SHOWN]], axis=1, dtype=np.float32)
 
     def goal_scene(self, start: Start) -> Start:
         """The bar on the other arm's mat."""
         qpos = start.qpos.copy()
         named, receiver = start.goal[:2].astype(int)
-        poses = qpos[self._bars[0]].reshape(-1, 7)
+        poses = self._bars.poses(qpos)
         poses[named] = scene.upright(start.mocap_pos[receiver, :2], 0.0, BAR_WIDTH)
         return replace(start, qpos=qpos)
 
     @cached_property
-    def _bars(self) -> tuple[slice, slice]:
-        """Where the bars are in qpos and in qvel."""
-        return free(self.model, f"{BARS[0]} bar", len(BARS))
-
-    def _poses(self, state: State) -> np.ndarray:
-        """Positions and quaternions of the bars (N, bars, 7)."""
-        return state.qpos[:, self._bars[0]].reshape(-1, len(BARS), 7)
+    def _bars(self) -> FreeBodies:
+        return FreeBodies(self.model, f"{BARS[0]} bar", len(BARS))
 
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Both arms at once; each looks at the bar and at what the other has told it."""
@@ -306,7 +298,7 @@ class Handover(ManipulationEnv):
 
     def _bar(self) -> np.ndarray:
         """The named bar's position and quaternion (7,), copied."""
-        return self._poses(self.state)[0, int(self.goal[NAMED])].copy()
+        return self._bars.poses(self.data.qpos)[int(self.goal[NAMED])].copy()
 
     def _grip(self, hand: Hand) -> Grip:
         """How this hand grips its end of the bar, as it lies or is held out now."""

@@ -292,9 +292,9 @@ def _add_phone(spec: mujoco.MjSpec) -> None:
     body = spec.worldbody.add_body(name="phone")
     body.add_joint(name="phone", type=mujoco.mjtJoint.mjJNT_FREE)
     x, y, z = PHONE / 2
-    options = {"contype": 1, "conaffinity": 3, "condim": 4, "friction": [0.6, 0.01, 0.001]}
+    options = {**scene.SOLID, "condim": 4, "friction": [0.6, 0.01, 0.001]}
     body.add_geom(type=BOX, size=[x, y, z], mass=PHONE_MASS, rgba=scene.COLOURS["black"], **options)
-    seen = {"contype": 0, "conaffinity": 0, "mass": 0.0, "rgba": SCREEN}
+    seen = {**scene.SEEN, "mass": 0.0, "rgba": SCREEN}
     body.add_geom(type=BOX, pos=[0, 0, z], size=[x - 0.004, y - 0.003, 0.0003], **seen)
 
 
@@ -309,6 +309,6 @@ def _add_tray(spec: mujoco.MjSpec, name: str, colour: str) -> None:
         for end in (-1, 1):
             place = [end * (NOTCH / 2 + long), side * (y + half), RIM / 2]
             parts.append((place, [long, half, RIM / 2]))
-    options = {"contype": 1, "conaffinity": 3, "friction": [0.3, 0.005, 1e-4], **HARD}
+    options = {**scene.SOLID, "friction": [0.3, 0.005, 1e-4], **HARD}
     for pos, size in parts:
         body.add_geom(type=BOX, pos=pos, size=size, rgba=scene.COLOURS[colour], **options)

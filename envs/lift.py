@@ -21,7 +21,7 @@ from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.expert import Hand, Script, Style, facing, watched
 from robolearn.envs.grasp import close_and_lift, come_down, nearest_heading, reaching
 from robolearn.envs.language import ANY_SPLIT, Number, Phrases, Words
-from robolearn.envs.lookup import free, length, yaw_of
+from robolearn.envs.lookup import FreeBodies, length, yaw_of
 from robolearn.envs.task import Start, State
 
 KINDS: Final = ("cube", "can", "bar")
@@ -129,7 +129,7 @@ class Lift(ManipulationEnv):
         """Random places, a random object, height and wording, unless the instruction is given."""
         places, qpos = _scatter(rng), self.home(rng)
         tall = np.array([thing.size[2] for thing in _things(self.split)])
-        for pose, (x, y), z in zip(self._slots(qpos), places, tall, strict=True):
+        for pose, (x, y), z in zip(self._bodies.poses(qpos), places, tall, strict=True):
             yaw = facing((x, y)) + rng.uniform(-MAX_YAW, MAX_YAW)
             pose[:] = scene.upright((x, y), yaw, side=z)
         text, (named, height) = self.instruct(rng, instruction)
@@ -159,10 +159,8 @@ class Lift(ManipulationEnv):
         rows, named = np.arange(len(goal)), goal[:, NAMED].astype(int)
         touch, jaw = (state.sensordata[:, part][rows, named] for part in (TOUCH, JAW))
         held = (jaw > 0) & (touch > jaw)  # by the moving jaw and by the fixed one
-        twists = state.qvel[:, self._things[1]].reshape(len(goal), -1, 6)
-        slow = length(twists[rows, named, :3]) < SLOW
-        places = state.qpos[:, self._things[0]].reshape(len(goal), -1, 7)[..., :2]
-        moved = length(places - goal[:, START].reshape(len(goal), -1, 2))
+        slow = length(self._bodies.twists(state.qvel)[rows, named, :3]) < SLOW
+        moved = self._bodies.moved(state.qpos, goal[:, START])
         moved[rows, named] = 0.0
         return held & slow & (moved < OTHERS_MAY_MOVE).all(1)
 
@@ -172,14 +170,14 @@ class Lift(ManipulationEnv):
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Object poses (7 each), the goal as a one-hot vector and a height, m."""
-        poses = state.qpos[:, self._things[0]]
+        poses = state.qpos[:, self._bodies.qpos]
         return np.concatenate([poses, goal[:, SHOWN]], axis=1, dtype=np.float32)
 
     def goal_scene(self, start: Start) -> Start:
         """The named object at its height, in the hand."""
         qpos = start.qpos.copy()
         named = int(start.goal[NAMED])
-        pose, width = self._slots(qpos)[named], _things(self.split)[named].size[0]
+        pose, width = self._bodies.poses(qpos)[named], _things(self.split)[named].size[0]
         heading = self._heading(named, pose)
         pose[2] = start.goal[CENTRE]
         beside = pose[:2] - np.array([np.cos(heading), np.sin(heading)]) * width / 2
@@ -188,14 +186,8 @@ class Lift(ManipulationEnv):
         return replace(start, qpos=qpos)
 
     @cached_property
-    def _things(self) -> tuple[slice, slice]:
-        """Where the objects are in qpos and in qvel; they follow each other in both."""
-        q, v = (part.start for part in free(self.model, KINDS[0]))
-        return slice(q, q + 7 * len(KINDS)), slice(v, v + 6 * len(KINDS))
-
-    def _slots(self, qpos: np.ndarray) -> np.ndarray:
-        """The objects' poses (objects, 7), a view of qpos (nq,)."""
-        return qpos[self._things[0]].reshape(-1, 7)
+    def _bodies(self) -> FreeBodies:
+        return FreeBodies(self.model, KINDS[0], len(KINDS))
 
     def _heading(self, named: int, pose: np.ndarray) -> float:
         """The closing direction for a grasp of an object that stands, rad."""
@@ -237,7 +229,7 @@ class Lift(ManipulationEnv):
         return True
 
     def _pose(self) -> np.ndarray:
-        return self._slots(self.data.qpos)[int(self.goal[NAMED])]
+        return self._bodies.poses(self.data.qpos)[int(self.goal[NAMED])]
 
     def _is_at(self, place: np.ndarray) -> bool:
         return bool(np.linalg.norm(self._pose()[:2] - place) < 0.01)
@@ -264,8 +256,7 @@ def _add(spec: mujoco.MjSpec, name: str, thing: Thing) -> None:
         rgba=scene.COLOURS[thing.colour],
         friction=[1.0, 0.01, 0.001],
         condim=4,
-        contype=1,
-        conaffinity=3,
+        **scene.SOLID,
     )
 
 

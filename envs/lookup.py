@@ -23,6 +23,34 @@ def free(model: mujoco.MjModel, name: str, count: int = 1) -> tuple[slice, slice
     return slice(q, q + 7 * count), slice(v, v + 6 * count)
 
 
+class FreeBodies:
+    """K free bodies that were added to the scene one after the other.
+
+    Args:
+        model: the compiled scene.
+        first: the name of the first one's joint.
+        count: K.
+
+    Attributes:
+        qpos, qvel: where their poses (7 each) and velocities (6 each) are.
+    """
+
+    def __init__(self, model: mujoco.MjModel, first: str, count: int) -> None:
+        self.qpos, self.qvel = free(model, first, count)
+
+    def poses(self, qpos: np.ndarray) -> np.ndarray:
+        """Positions and quaternions (..., K, 7), a view of qpos (..., nq)."""
+        return qpos[..., self.qpos].reshape(*qpos.shape[:-1], -1, 7)
+
+    def twists(self, qvel: np.ndarray) -> np.ndarray:
+        """Linear and angular velocities (..., K, 6), a view of qvel (..., nv)."""
+        return qvel[..., self.qvel].reshape(*qvel.shape[:-1], -1, 6)
+
+    def moved(self, qpos: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """How far each is along the table (N, K), m, from places (N, 2 K) in x and y."""
+        return length(self.poses(qpos)[..., :2] - places.reshape(len(qpos), -1, 2))
+
+
 def hinge(model: mujoco.MjModel, name: str) -> tuple[int, int]:
     """Where the value of a hinge or slide is in `qpos`, and its speed in `qvel`."""
     joint = model.joint(name)

@@ -87,8 +87,6 @@ REACH: Final = 0.75  # share of the length that the path covers
 STRIP_WIDTH: Final = 0.009  # m, half
 AXIS_HEIGHT: Final = 0.030  # m, of the vegetable's axis over the table
 BOX: Final = mujoco.mjtGeom.mjGEOM_BOX
-SOLID: Final = {"contype": 1, "conaffinity": 3}
-SEEN: Final = {"contype": 0, "conaffinity": 0}
 EDGE: Final = 0.009  # m, half the length of the blade
 EDGE_RADIUS: Final = 0.002  # m
 # The blade sinks a millimetre into the peel, so that the force does not chatter.
@@ -114,11 +112,17 @@ TOUCH_SPEED: Final = 0.02  # m/s
 # The sensor data: where the blade is, where it is in the vegetable's frame (along its axis, beside
 # it, above), whether they touch, and the contact force, normal force first.
 BLADE, ALONG, ASIDE, PRESSURE = slice(0, 3), 3, 4, 7
-# The user data: which strips are off, the sum of their force errors, the number of gouges; of the
-# last control step: whether the blade cut, where along the axis, whether it gouged.
+# The user data: which strips are off and the sum of their force errors; of the last control step:
+# whether the blade cut, where along the axis, whether it gouged; the grades.
 OFF: Final = slice(0, STRIPS)
-ERROR, COUNT, CUTTING, LAST, GOUGING = range(STRIPS, STRIPS + 5)
-NOTES: Final = STRIPS + 5
+ERROR, CUTTING, LAST, GOUGING, COVERAGE, MEAN_ERROR, COUNT, QUALITY = range(STRIPS, STRIPS + 8)
+NOTES: Final = STRIPS + 8
+GRADES: Final = {
+    "coverage": COVERAGE,  # 0..1
+    "force_error": MEAN_ERROR,  # mean over the strips, 0..1
+    "gouges": COUNT,
+    "quality": QUALITY,  # 0..1
+}
 
 
 class Peel(ManipulationEnv):
@@ -162,7 +166,7 @@ class Peel(ManipulationEnv):
         """Notes the strips that come off, their force errors, and gouges; see the base class."""
         notes, force = state.userdata, state.sensordata[:, PRESSURE]
         if not np.count_nonzero(force):  # the blade is in the air
-            notes[:, CUTTING:] = 0.0
+            notes[:, CUTTING : GOUGING + 1] = 0.0
             return
         along, aside = state.sensordata[:, ALONG], state.sensordata[:, ASIDE]
         cutting = (force > CUTS) & (np.abs(aside) < STRIP_WIDTH)
@@ -172,7 +176,10 @@ class Peel(ManipulationEnv):
             crossed = (self._strips >= first[:, None]) & (self._strips <= last[:, None])
             self._take_off(crossed & both[:, None] & (notes[:, OFF] == 0.0), state, goal)
         gouging = force > GOUGES * goal[:, 0]
-        notes[:, COUNT] += gouging > notes[:, GOUGING]  # one that has just begun
+        begun = gouging > notes[:, GOUGING]
+        if np.count_nonzero(begun):
+            notes[:, COUNT] += begun
+            grade(notes)
         notes[:, CUTTING], notes[:, LAST], notes[:, GOUGING] = cutting, along * cutting, gouging
 
     def _take_off(self, strips: np.ndarray, state: State, goal: np.ndarray) -> None:
@@ -182,28 +189,17 @@ class Peel(ManipulationEnv):
             notes[:, OFF] += strips
             notes[:, ERROR] += strips.sum(1) * force_error(force, goal[:, 0])
             state.mocap_pos[:, 1:, 2] -= HIDDEN * strips
+            grade(notes)
 
-    def terms(self, state: State) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the quality is made of: coverage, mean force error 0..1, gouges; each (N,)."""
-        notes = state.userdata
-        off = notes[:, OFF].sum(1)
-        return off / STRIPS, notes[:, ERROR] / np.maximum(off, 1.0), notes[:, COUNT]
-
-    def quality(self, state: State) -> np.ndarray:
-        """How well it is peeled so far, 0..1, (N,); see the module's docstring."""
-        coverage, error, gouges = self.terms(state)
-        return coverage * (1.0 - error) * np.maximum(0.0, 1.0 - GOUGE_COSTS * gouges)
+    def grades(self, state: State) -> dict[str, np.ndarray]:
+        """How well it is peeled so far; see the module's docstring and the base class."""
+        return {name: state.userdata[:, column] for name, column in GRADES.items()}
 
     def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All strips off, and well; see the base class."""
-        if not np.count_nonzero(state.userdata[:, OFF]):
-            return np.zeros(len(goal), bool), np.zeros(len(goal))
-        quality = self.quality(state)
-        done, progress = quality >= GOOD, 0.99 * quality
-        if np.count_nonzero(done):
-            done &= state.userdata[:, OFF].min(1) > 0.0
-            progress = np.where(done, 1.0, progress)
-        return done, progress
+        quality, coverage = state.userdata[:, QUALITY], state.userdata[:, COVERAGE]
+        done = (quality >= GOOD) & (coverage == 1.0)
+        return done, np.where(done, 1.0, 0.99 * quality)
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Blade, force, place and turn of the vegetable, all notes and the goal."""
@@ -275,6 +271,15 @@ class Peel(ManipulationEnv):
         return self.data.mocap_pos[0] + [s * np.cos(yaw), s * np.sin(yaw), up]
 
 
+def grade(notes: np.ndarray) -> None:
+    """Works out the grades of user data (N, NOTES) from what else is noted in it."""
+    off = notes[:, OFF].sum(1)
+    notes[:, COVERAGE] = off / STRIPS
+    notes[:, MEAN_ERROR] = notes[:, ERROR] / np.maximum(off, 1.0)
+    whole = np.maximum(0.0, 1.0 - GOUGE_COSTS * notes[:, COUNT])
+    notes[:, QUALITY] = notes[:, COVERAGE] * (1.0 - notes[:, MEAN_ERROR]) * whole
+
+
 def force_error(force: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """How far a force is outside the band, 0 inside, 1 from the band's half width on, (N,)."""
     return np.clip((np.abs(force - wanted) - BAND) / BAND, 0.0, 1.0)
@@ -291,14 +296,14 @@ def _add_vegetable(spec: mujoco.MjSpec, kind: Vegetable) -> None:
     """The ellipsoid, its flesh that shows below the strips, the stand, and the strips of peel."""
     body = spec.worldbody.add_body(name="vegetable", mocap=True)
     size = [kind.length, kind.radius, kind.radius]
-    body.add_geom(type=mujoco.mjtGeom.mjGEOM_ELLIPSOID, size=size, rgba=kind.skin, **SOLID)
+    body.add_geom(type=mujoco.mjtGeom.mjGEOM_ELLIPSOID, size=size, rgba=kind.skin, **scene.SOLID)
     for s in kind.strips:
         where = [s, 0.0, float(kind.height(s)) - 0.0005]
         _add_patch(body, kind, kind.flesh, pos=where, quat=_tilted(0.0, float(kind.slope(s))))
     for side in (-1, 1):
         where = [side * 0.6 * kind.length, 0.0, -AXIS_HEIGHT / 2 - 0.006]
         size = [0.006, 0.02, AXIS_HEIGHT / 2 - 0.006]
-        body.add_geom(type=BOX, pos=where, size=size, rgba=[0.45, 0.35, 0.28, 1.0], **SOLID)
+        body.add_geom(type=BOX, pos=where, size=size, rgba=[0.45, 0.35, 0.28, 1.0], **scene.SOLID)
     *skin, alpha = kind.skin
     for k in range(STRIPS):
         strip = spec.worldbody.add_body(name=f"strip {k}", mocap=True)
@@ -314,7 +319,7 @@ def _add_patch(
 ) -> None:
     """A thin box that is only seen, as large as a strip of peel."""
     size = [1.15 * REACH * kind.length / STRIPS, STRIP_WIDTH, 0.001]
-    body.add_geom(type=BOX, pos=pos, quat=quat, size=size, rgba=colour, **SEEN)
+    body.add_geom(type=BOX, pos=pos, quat=quat, size=size, rgba=colour, **scene.SEEN)
 
 
 def _add_blade(spec: mujoco.MjSpec) -> None:
@@ -324,7 +329,7 @@ def _add_blade(spec: mujoco.MjSpec) -> None:
     capsule, grey = mujoco.mjtGeom.mjGEOM_CAPSULE, [0.75, 0.77, 0.80, 1.0]
     steel: dict[str, Any] = {"type": capsule, "rgba": grey, "mass": 0.0}
     rod = [-0.02, 0.0, 0.0, BLADE_REACH, 0.0, 0.0]
-    body.add_geom(fromto=rod, size=[0.0025, 0, 0], **steel, **SEEN)
+    body.add_geom(fromto=rod, size=[0.0025, 0, 0], **steel, **scene.SEEN)
     body.add_geom(
         name="blade",
         fromto=[BLADE_REACH, -EDGE, 0.0, BLADE_REACH, EDGE, 0.0],

@@ -19,7 +19,7 @@ from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.expert import Hand, Script, Style, facing, watched
 from robolearn.envs.grasp import close_and_lift, come_down, nearest_heading
 from robolearn.envs.language import Phrases, Words
-from robolearn.envs.lookup import chosen, free, length, yaw_of
+from robolearn.envs.lookup import FreeBodies, chosen, length, yaw_of
 from robolearn.envs.task import Start, State
 
 CUBES: Final = ("red", "green", "blue")
@@ -104,7 +104,7 @@ class PickPlace(ManipulationEnv):
         bins = bins + rng.uniform(-BIN_JITTER, BIN_JITTER, bins.shape)
         cubes = _scatter(rng)
         qpos = self.home(rng)
-        for pose, (x, y) in zip(qpos[self._cubes[0]].reshape(-1, 7), cubes, strict=True):
+        for pose, (x, y) in zip(self._cubes.poses(qpos), cubes, strict=True):
             yaw = facing((x, y)) + rng.uniform(-MAX_YAW, MAX_YAW)
             pose[:] = scene.upright((x, y), yaw)
         text, (cube, goal_bin) = self.instruct(rng, instruction)
@@ -134,8 +134,8 @@ class PickPlace(ManipulationEnv):
         """Whether the named cube is released and at rest and the others are where they were."""
         rows, cube = np.arange(len(goal)), goal[:, 0].astype(int) - FIRST_CUBE
         released = state.sensordata[:, TOUCH][rows, cube] == 0
-        at_rest = length(self._twists(state)[rows, cube, :3]) < AT_REST
-        moved = length(self._poses(state)[..., :2] - goal[:, START].reshape(len(goal), -1, 2))
+        at_rest = length(self._cubes.twists(state.qvel)[rows, cube, :3]) < AT_REST
+        moved = self._cubes.moved(state.qpos, goal[:, START])
         moved[rows, cube] = 0.0
         return released & at_rest & (moved < OTHERS_MAY_MOVE).all(1)
 
@@ -145,7 +145,7 @@ class PickPlace(ManipulationEnv):
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Cube poses (7 each), bin positions (3 each), and the goal as two one-hot vectors."""
-        poses = state.qpos[:, self._cubes[0]]
+        poses = state.qpos[:, self._cubes.qpos]
         bins = state.mocap_pos.reshape(len(goal), -1)
         return np.concatenate([poses, bins, goal[:, ONE_HOT]], axis=1, dtype=np.float32)
 
@@ -154,23 +154,13 @@ class PickPlace(ManipulationEnv):
         qpos = start.qpos.copy()
         cube, goal_bin = start.goal[NAMED].astype(int) - [FIRST_CUBE, FIRST_BIN]
         place = start.mocap_pos[goal_bin] + [0.0, 0.0, 2 * scene.BIN_WALL]
-        poses = qpos[self._cubes[0]].reshape(-1, 7)
+        poses = self._cubes.poses(qpos)
         poses[cube] = scene.upright(place[:2], 0.0, above=place[2])
         return replace(start, qpos=qpos)
 
     @cached_property
-    def _cubes(self) -> tuple[slice, slice]:
-        """Where the cubes are in qpos and in qvel; they follow each other in both."""
-        q, v = (part.start for part in free(self.model, f"{CUBES[0]} cube"))
-        return slice(q, q + 7 * len(CUBES)), slice(v, v + 6 * len(CUBES))
-
-    def _poses(self, state: State) -> np.ndarray:
-        """Positions and quaternions of the cubes (N, cubes, 7)."""
-        return state.qpos[:, self._cubes[0]].reshape(-1, len(CUBES), 7)
-
-    def _twists(self, state: State) -> np.ndarray:
-        """Linear and angular velocities of the cubes (N, cubes, 6)."""
-        return state.qvel[:, self._cubes[1]].reshape(-1, len(CUBES), 6)
+    def _cubes(self) -> FreeBodies:
+        return FreeBodies(self.model, f"{CUBES[0]} cube", len(CUBES))
 
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Demonstrates the task with a person's variety; yields one action a control step.
@@ -234,14 +224,14 @@ class PickPlace(ManipulationEnv):
         return True
 
     def _is_at(self, cube: int, x: float, y: float) -> bool:
-        return bool(np.linalg.norm(self._poses(self.state)[0, cube, :2] - [x, y]) < 0.01)
+        return bool(np.linalg.norm(self._cubes.poses(self.data.qpos)[cube, :2] - [x, y]) < 0.01)
 
     def _is_held(self, cube: int) -> bool:
-        return bool(self._poses(self.state)[0, cube, 2] > LIFTED)
+        return bool(self._cubes.poses(self.data.qpos)[cube, 2] > LIFTED)
 
     def _knock(self, cube: int, rng: np.random.Generator) -> None:
         """Puts the cube on the table a few centimetres away from where it is."""
-        poses = self._poses(self.state)[0]
+        poses = self._cubes.poses(self.data.qpos)
         others = np.delete(poses[:, :2], cube, axis=0)
         (x0, x1), (y0, y1) = CUBE_AREA
         for _ in range(100):
@@ -256,7 +246,7 @@ class PickPlace(ManipulationEnv):
 
     def _cube_pose(self, cube: int) -> tuple[float, float, float]:
         """x, y and yaw; of its four equal headings the one that faces the arm best."""
-        pose = self._poses(self.state)[0, cube]
+        pose = self._cubes.poses(self.data.qpos)[cube]
         x, y = pose[:2].tolist()
         return x, y, nearest_heading(float(yaw_of(pose[3:])), facing((x, y)))
 

@@ -109,10 +109,10 @@ class Push(ManipulationEnv):
         spec = scene.table_scene(WORK_CENTRE, split)
         for colour in MARKS:
             mark = spec.worldbody.add_body(name=f"{colour} mark", mocap=True)
-            _add_tee(mark, MARK_HALF, scene.COLOURS[colour], contype=0, conaffinity=0)
+            _add_tee(mark, MARK_HALF, scene.COLOURS[colour], **scene.SEEN)
         tee = spec.worldbody.add_body(name="T")
         tee.add_joint(name="T", type=mujoco.mjtJoint.mjJNT_FREE)
-        solid = {"contype": 1, "conaffinity": 3, "mass": MASS / 2, "friction": [1.0, 0.005, 1e-4]}
+        solid = {**scene.SOLID, "mass": MASS / 2, "friction": [1.0, 0.005, 1e-4]}
         _add_tee(tee, HEIGHT / 2, scene.COLOURS["red"], **solid)
         scene.add_touch(spec, "touch", "T")
         return spec

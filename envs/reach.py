@@ -146,7 +146,7 @@ def _add_marker(spec: mujoco.MjSpec, colour: str, split: str) -> None:
     ball = mujoco.mjtGeom.mjGEOM_SPHERE
     shape = mujoco.mjtGeom.mjGEOM_BOX if split == "novel_object" else ball
     body = spec.worldbody.add_body(name=colour, mocap=True)
-    solid = {"rgba": scene.COLOURS[colour], "contype": 1, "conaffinity": 3}
+    solid = {"rgba": scene.COLOURS[colour], **scene.SOLID}
     body.add_geom(type=shape, size=[RADIUS] * 3, **solid)
     body.add_geom(
         type=mujoco.mjtGeom.mjGEOM_CYLINDER,

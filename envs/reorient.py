@@ -20,7 +20,7 @@ from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.expert import Hand, Script, Style, facing, watched
 from robolearn.envs.grasp import GAP, close_and_lift, come_down
 from robolearn.envs.language import ANY_SPLIT, Number, Phrases, Words
-from robolearn.envs.lookup import free, length, wrapped, yaw_of
+from robolearn.envs.lookup import FreeBodies, length, wrapped, yaw_of
 from robolearn.envs.task import Start, State
 
 KINDS: Final = ("arrow", "pen")
@@ -139,7 +139,7 @@ class Reorient(ManipulationEnv):
             text, (named, angle) = instruction, self.phrases.parse(instruction)
             if abs(wrapped(yaws[named] - angle)) < np.radians(TURN[0]):
                 yaws[named] = angle + turn
-        for k, pose in enumerate(self._slots(qpos)):
+        for k, pose in enumerate(self._bodies.poses(qpos)):
             pose[:] = scene.upright(places[k], yaws[k], _things(self.split)[k].height)
         shown = [*np.eye(len(KINDS))[named], np.cos(angle), np.sin(angle)]
         return Start(
@@ -152,7 +152,7 @@ class Reorient(ManipulationEnv):
     def evaluate(self, state: State, goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Points right, lies flat, released, at rest, not moved away; see the base class."""
         rows, named = np.arange(len(goal)), goal[:, NAMED].astype(int)
-        pose = state.qpos[:, self._bodies[0]].reshape(len(goal), -1, 7)[rows, named]
+        pose = self._bodies.poses(state.qpos)[rows, named]
         off = np.abs(wrapped(yaw_of(pose[:, 3:]) - goal[:, ANGLE_AT]))
         reach = np.minimum(length(state.sensordata[:, :3] - pose[:, :3]) / FAR, 1.0)
         right = off <= TOLERANCE
@@ -166,25 +166,25 @@ class Reorient(ManipulationEnv):
     def _laid_down(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Whether the named thing lies flat, released and at rest, and both are about where."""
         rows, named = np.arange(len(goal)), goal[:, NAMED].astype(int)
-        poses = state.qpos[:, self._bodies[0]].reshape(len(goal), -1, 7)
-        twist = state.qvel[:, self._bodies[1]].reshape(len(goal), -1, 6)[rows, named]
+        poses = self._bodies.poses(state.qpos)
+        twist = self._bodies.twists(state.qvel)[rows, named]
         quat, z = poses[rows, named, 3:], poses[rows, named, 2]
         flat = 1.0 - 2.0 * (quat[:, 1] ** 2 + quat[:, 2] ** 2) > UPRIGHT
         flat &= z < self._lying[named] + FLAT
         still = (length(twist[:, :3]) < AT_REST) & (length(twist[:, 3:]) < STILL)
         released = state.sensordata[:, TOUCH][rows, named] == 0
-        moved = length(poses[..., :2] - goal[:, START].reshape(len(goal), -1, 2))
+        moved = self._bodies.moved(state.qpos, goal[:, START])
         return flat & still & released & (moved < MAY_MOVE).all(1)
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Poses (7 each), the named thing as a one-hot vector, cosine and sine of the angle."""
-        poses = state.qpos[:, self._bodies[0]]
+        poses = state.qpos[:, self._bodies.qpos]
         return np.concatenate([poses, goal[:, SHOWN]], axis=1, dtype=np.float32)
 
     def goal_scene(self, start: Start) -> Start:
         """The named thing at its angle, where it is."""
         qpos = start.qpos.copy()
-        self._slots(qpos)[int(start.goal[NAMED]), 3:] = scene.about_z(start.goal[ANGLE_AT])
+        self._bodies.poses(qpos)[int(start.goal[NAMED]), 3:] = scene.about_z(start.goal[ANGLE_AT])
         return replace(start, qpos=qpos)
 
     @cached_property
@@ -193,14 +193,8 @@ class Reorient(ManipulationEnv):
         return np.array([thing.height / 2 for thing in _things(self.split)])
 
     @cached_property
-    def _bodies(self) -> tuple[slice, slice]:
-        """Where the things are in qpos and in qvel; they follow each other in both."""
-        q, v = (part.start for part in free(self.model, KINDS[0]))
-        return slice(q, q + 7 * len(KINDS)), slice(v, v + 6 * len(KINDS))
-
-    def _slots(self, qpos: np.ndarray) -> np.ndarray:
-        """The things' poses (things, 7), a view of qpos (nq,)."""
-        return qpos[self._bodies[0]].reshape(-1, 7)
+    def _bodies(self) -> FreeBodies:
+        return FreeBodies(self.model, KINDS[0], len(KINDS))
 
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Demonstrates the task with a person's variety; yields one action a control step."""
@@ -243,7 +237,7 @@ class Reorient(ManipulationEnv):
         return True
 
     def _pose(self) -> np.ndarray:
-        return self._slots(self.data.qpos)[int(self.goal[NAMED])]
+        return self._bodies.poses(self.data.qpos)[int(self.goal[NAMED])]
 
     def _missing(self) -> float:
         """The turn to the goal, rad, the short way round."""
@@ -279,6 +273,5 @@ def _add(spec: mujoco.MjSpec, name: str, thing: Thing) -> None:
             rgba=scene.COLOURS[colour],
             friction=[1.0, 0.01, 0.001],
             condim=4,
-            contype=1,
-            conaffinity=3,
+            **scene.SOLID,
         )

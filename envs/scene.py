@@ -32,7 +32,8 @@ COLOURS: Final[dict[str, tuple[float, float, float, float]]] = {
 }
 
 _BOX = mujoco.mjtGeom.mjGEOM_BOX
-_WORLD = {"contype": 1, "conaffinity": 3}
+SOLID: Final = {"contype": 1, "conaffinity": 3}  # touches everything; arms have bits of their own
+SEEN: Final = {"contype": 0, "conaffinity": 0}  # touches nothing
 
 
 def arm_spec() -> mujoco.MjSpec:
@@ -136,15 +137,14 @@ def _add_room(spec: mujoco.MjSpec, look: Look) -> None:
         size=[0.7, 0.7, 0.01],
         friction=[1.0, 0.005, 0.0001],
         group=3,
-        **_WORLD,
+        **SOLID,
     )
     world.add_geom(
         type=slab,
         pos=[0, 0, -0.0201],
         size=[0.7, 0.7, 0.02],
         rgba=look.table,
-        contype=0,
-        conaffinity=0,
+        **SEEN,
     )
     sun, sky = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, [0.0, 0.0, 0.0]
     world.add_light(
@@ -183,7 +183,7 @@ def add_cube(spec: mujoco.MjSpec, name: str, colour: str, side: float = CUBE_SID
         rgba=COLOURS[colour],
         friction=[1.0, 0.01, 0.001],
         condim=4,
-        **_WORLD,
+        **SOLID,
     )
 
 
@@ -215,7 +215,7 @@ def add_thing(
         rgba=COLOURS[colour],
         friction=[1.0, 0.01, 0.001],
         condim=4,
-        **_WORLD,
+        **SOLID,
     )
 
 
@@ -229,7 +229,7 @@ def add_bin(spec: mujoco.MjSpec, name: str, colour: str) -> None:
         parts.append(([sign * (inner + wall), 0, half], [wall, outer, half]))
         parts.append(([0, sign * (inner + wall), half], [outer, wall, half]))
     for pos, size in parts:
-        body.add_geom(type=_BOX, pos=pos, size=size, rgba=COLOURS[colour], **_WORLD)
+        body.add_geom(type=_BOX, pos=pos, size=size, rgba=COLOURS[colour], **SOLID)
 
 
 def add_touch(spec: mujoco.MjSpec, name: str, body: str, gripper: str = "gripper") -> None:

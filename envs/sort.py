@@ -21,7 +21,7 @@ from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.expert import Hand, Script, Style, together, watched
 from robolearn.envs.grasp import close_and_lift, come_down, nearest_heading
 from robolearn.envs.language import Phrases, Words
-from robolearn.envs.lookup import free, length, yaw_of
+from robolearn.envs.lookup import FreeBodies, length, yaw_of
 from robolearn.envs.task import Start, State
 
 SHAPES: Final = ("cube", "cylinder")
@@ -128,7 +128,7 @@ class Sort(ManipulationEnv):
         bins = bins + rng.uniform(-BIN_JITTER, BIN_JITTER, bins.shape)
         qpos = self.home(rng)
         places, yaws = _scatter(rng), rng.uniform(-np.pi, np.pi, len(THINGS))
-        poses = qpos[self._things[0]].reshape(-1, 7)
+        poses = self._things.poses(qpos)
         for pose, place, yaw, height in zip(poses, places, yaws, self._heights, strict=True):
             pose[:] = scene.upright(place, yaw, height)
         text, (plan,) = self.instruct(rng, instruction)
@@ -150,7 +150,7 @@ class Sort(ManipulationEnv):
         done = inside.all(1)
         if np.count_nonzero(done):
             done &= (state.sensordata[:, TOUCH] == 0).all(1)
-            done &= (length(self._twists(state)[..., :3]) < AT_REST).all(1)
+            done &= (length(self._things.twists(state.qvel)[..., :3]) < AT_REST).all(1)
             progress = np.where(done, 1.0, progress)
         return done, progress
 
@@ -161,13 +161,13 @@ class Sort(ManipulationEnv):
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Poses of the things (7 each), positions of the bins (3 each), which go to the left."""
-        poses, bins = state.qpos[:, self._things[0]], state.mocap_pos.reshape(len(goal), -1)
+        poses, bins = state.qpos[:, self._things.qpos], state.mocap_pos.reshape(len(goal), -1)
         return np.concatenate([poses, bins, goal], axis=1, dtype=np.float32)
 
     def goal_scene(self, start: Start) -> Start:
         """Every thing in its bin, side by side."""
         qpos = start.qpos.copy()
-        poses = qpos[self._things[0]].reshape(-1, 7)
+        poses = self._things.poses(qpos)
         for place, belongs in zip(start.mocap_pos, (start.goal > 0, start.goal == 0), strict=True):
             for thing, slot in zip(np.flatnonzero(belongs), _slots(place), strict=True):
                 above = 2 * scene.BIN_WALL
@@ -175,22 +175,13 @@ class Sort(ManipulationEnv):
         return replace(start, qpos=qpos)
 
     @cached_property
-    def _things(self) -> tuple[slice, slice]:
-        """Where the things are in qpos and in qvel; they follow each other in both."""
-        return free(self.model, NAMES[0], len(THINGS))
+    def _things(self) -> FreeBodies:
+        return FreeBodies(self.model, NAMES[0], len(THINGS))
 
     @cached_property
     def _heights(self) -> list[float]:
         side, tall = _size(self.split)
         return [side if shape == "cube" else tall for _, shape in THINGS]
-
-    def _poses(self, state: State) -> np.ndarray:
-        """Positions and quaternions of the things (N, things, 7)."""
-        return state.qpos[:, self._things[0]].reshape(-1, len(THINGS), 7)
-
-    def _twists(self, state: State) -> np.ndarray:
-        """Linear and angular velocities of the things (N, things, 6)."""
-        return state.qvel[:, self._things[1]].reshape(-1, len(THINGS), 6)
 
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Both arms sort, each into its own bin; one waits while the other is in the middle."""
@@ -223,7 +214,7 @@ class Sort(ManipulationEnv):
 
     def _next(self, hand: Hand, side: str) -> int | None:
         """Of what belongs in the bin of this side and is not there yet, the nearest."""
-        things = self._poses(self.state)[0, :, :3]
+        things = self._things.poses(self.data.qpos)[:, :3]
         off = np.abs(things - self._bin(side)) >= INSIDE
         missing = off.any(1) & (self.goal == (side == SIDES[0]))
         distance = length(things[:, :2] - hand.base[:2])
@@ -231,7 +222,7 @@ class Sort(ManipulationEnv):
 
     def _pick(self, hand: Hand, thing: int, style: Style, rng: np.random.Generator) -> Script:
         """Approaches the thing, first a little off as people do, grasps and lifts it."""
-        pose = self._poses(self.state)[0, thing]
+        pose = self._things.poses(self.data.qpos)[thing]
         place, ahead = pose[:2].copy(), hand.facing(pose)
         cube = THINGS[thing][1] == "cube"
         heading = nearest_heading(float(yaw_of(pose[3:])), ahead) if cube else ahead
@@ -252,7 +243,7 @@ class Sort(ManipulationEnv):
         middle: Middle,
     ) -> Script:
         """Brings the thing over the emptier half of the bin, lowers it and lets go."""
-        others = np.delete(self._poses(self.state)[0, :, :2], thing, axis=0)
+        others = np.delete(self._things.poses(self.data.qpos)[:, :2], thing, axis=0)
         slots = _slots(self._bin(side))
         slot = slots[length(slots[:, None] - others).min(1).argmax()]
         place = slot + rng.normal(0.0, 0.003, 2)
@@ -286,10 +277,10 @@ class Sort(ManipulationEnv):
         return self.data.mocap_pos[SIDES.index(side)]
 
     def _is_at(self, thing: int, place: np.ndarray) -> bool:
-        return bool(length(self._poses(self.state)[0, thing, :2] - place) < 0.01)
+        return bool(length(self._things.poses(self.data.qpos)[thing, :2] - place) < 0.01)
 
     def _is_held(self, thing: int) -> bool:
-        return bool(self._poses(self.state)[0, thing, 2] > LIFTED)
+        return bool(self._things.poses(self.data.qpos)[thing, 2] > LIFTED)
 
 
 def _size(split: str) -> tuple[float, float]:

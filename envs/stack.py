@@ -21,7 +21,7 @@ from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.expert import Hand, Script, Style, facing, watched
 from robolearn.envs.grasp import GAP, close_and_lift, come_down, nearest_heading
 from robolearn.envs.language import ANY_SPLIT, Phrases, Words
-from robolearn.envs.lookup import free, length
+from robolearn.envs.lookup import FreeBodies, length
 from robolearn.envs.task import Start, State
 
 CUBES: Final = ("red", "green", "blue")
@@ -117,7 +117,7 @@ class Stack(ManipulationEnv):
     def start(self, rng: np.random.Generator, instruction: str | None) -> Start:
         """Random places, a random order and a random wording, unless the instruction is given."""
         places, qpos = _scatter(rng), self.home(rng)
-        for pose, (x, y) in zip(self._slots(qpos), places, strict=True):
+        for pose, (x, y) in zip(self._cubes.poses(qpos), places, strict=True):
             yaw = facing((x, y)) + rng.uniform(-MAX_YAW, MAX_YAW)
             pose[:] = scene.upright((x, y), yaw, self._side)
         text, order = self.instruct(rng, instruction)
@@ -140,8 +140,7 @@ class Stack(ManipulationEnv):
         turn = begun.astype(int)  # which of the upper two cubes is to be moved
         progress = _progress(points[:, 0], tower[1 + turn, rows], off[turn, rows]) + STAGE * turn
         built = begun & crowned
-        twists = state.qvel[:, self._cubes[1]].reshape(len(goal), -1, 6)
-        still = (length(twists[..., :3]) < AT_REST).all(1)
+        still = (length(self._cubes.twists(state.qvel)[..., :3]) < AT_REST).all(1)
         done = built & still & (state.sensordata[:, TOUCH] == 0).all(1)
         return done, np.where(done, 1.0, progress)
 
@@ -152,13 +151,13 @@ class Stack(ManipulationEnv):
 
     def environment_state(self, state: State, goal: np.ndarray) -> np.ndarray:
         """Cube poses (7 each) and the order as three one-hot vectors."""
-        poses = state.qpos[:, self._cubes[0]]
+        poses = state.qpos[:, self._cubes.qpos]
         return np.concatenate([poses, goal[:, ONE_HOT]], axis=1, dtype=np.float32)
 
     def goal_scene(self, start: Start) -> Start:
         """The tower, where its lowest cube is."""
         qpos = start.qpos.copy()
-        poses = self._slots(qpos)
+        poses = self._cubes.poses(qpos)
         low, *upper = start.goal[ORDER].astype(int) - FIRST
         for storey, cube in enumerate(upper, start=1):
             poses[cube] = poses[low]
@@ -179,14 +178,8 @@ class Stack(ManipulationEnv):
         return np.array([self._side / 2, self._side / 2, FLAT])
 
     @cached_property
-    def _cubes(self) -> tuple[slice, slice]:
-        """Where the cubes are in qpos and in qvel; they follow each other in both."""
-        q, v = (part.start for part in free(self.model, CUBES[0]))
-        return slice(q, q + 7 * len(CUBES)), slice(v, v + 6 * len(CUBES))
-
-    def _slots(self, qpos: np.ndarray) -> np.ndarray:
-        """The cubes' poses (cubes, 7), a view of qpos (nq,)."""
-        return qpos[self._cubes[0]].reshape(-1, 7)
+    def _cubes(self) -> FreeBodies:
+        return FreeBodies(self.model, CUBES[0], len(CUBES))
 
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Demonstrates the task with a person's variety; yields one action a control step."""
@@ -243,7 +236,7 @@ class Stack(ManipulationEnv):
         yield from hand.move(up, heading, style.opened, straight=True)
 
     def _pose(self, cube: int) -> np.ndarray:
-        return self._slots(self.data.qpos)[cube]
+        return self._cubes.poses(self.data.qpos)[cube]
 
     def _heading(self, pose: np.ndarray) -> float:
         """Of a cube's four equal headings the one that faces the arm best, rad.

@@ -113,6 +113,14 @@ class Task:
             goal: (N, G), from `Start.goal`.
         """
 
+    def grades(self, state: State) -> dict[str, np.ndarray]:
+        """How well the episode has gone so far, by name, (N,) each, for results; mostly nothing.
+
+        A task has grades if more counts than whether it is done: what its progress is made of.
+        """
+        del state
+        return {}
+
     def movable(self, goal: np.ndarray) -> tuple[str, ...]:
         """Free joints of what somebody may move in the middle of an episode, and it stays solvable.
 

@@ -26,7 +26,8 @@ def _expert(env_id: str, config: BenchConfig) -> dict[str, float]:
     seeds = range(config.expert_episodes)
     outcomes = run_seeds(job, seeds, config.workers)
     label = name_of(env_id)
-    rows = np.array(list(track(outcomes, label, len(seeds), console=Console(stderr=True))))
+    seen = list(track(outcomes, label, len(seeds), console=Console(stderr=True)))
+    rows, grades = np.array([row for row, _ in seen]), [graded for _, graded in seen]
     successes = int(rows[:, 0].sum())
     low, high = wilson(successes, len(rows))
     return {
@@ -36,9 +37,11 @@ def _expert(env_id: str, config: BenchConfig) -> dict[str, float]:
         "n": len(rows),
         "mean_length": float(rows[:, 1].mean()),
         "mean_progress": float(rows[:, 2].mean()),
+        **{f"mean_{name}": float(np.mean([g[name] for g in grades])) for name in grades[0]},
     }
 
 
-def _outcome(episode: Episode) -> tuple[bool, int, float]:
-    """Success, length in control steps, best progress."""
-    return bool(episode.success.any()), len(episode), float(episode.progress.max())
+def _outcome(episode: Episode) -> tuple[tuple[bool, int, float], dict[str, float]]:
+    """Success, length in control steps, best progress; the grades, of tasks that have them."""
+    row = bool(episode.success.any()), len(episode), float(episode.progress.max())
+    return row, episode.grades

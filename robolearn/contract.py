@@ -46,6 +46,7 @@ class Info:
     LIMITED: Final = "limited"  # bool: whether the two differ
     IS_INTERVENTION: Final = "is_intervention"  # bool: a human drives
     TELEOP_ACTION: Final = "teleop_action"  # float32 (J,): what ran
+    GRADE: Final = "grade/"  # + name; float: how well it has gone, of tasks that are graded
     FAULT: Final = "fault"  # str: "" or a fault code; a fault truncates the episode
 
 

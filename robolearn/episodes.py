@@ -55,6 +55,8 @@ class Episode:
     terminated: bool  # the last step ended the task
     truncated: bool  # time limit or fault
     fault: str = ""  # fault code
+    # How well it went, by name, of tasks that are graded; not stored in datasets.
+    grades: dict[str, float] = field(default_factory=dict)
     # float32 (D,): seconds per policy decision; not stored in datasets
     latency: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
 

@@ -169,6 +169,7 @@ def row_of(episode: Episode) -> dict[str, Any]:
         "length": len(episode.action),
         "progress": float(episode.progress.max()),
         "fault": episode.fault,
+        "grades": episode.grades,
         "latency_p50_ms": float(np.median(latency)) if latency.size else 0.0,
         "latencies_ms": [round(float(x), 2) for x in latency],
         "video": None,
@@ -207,6 +208,10 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "held_out_instructions": config.paraphrases == "held_out",
         "split": config.split,
         "variations": config.variations,
+        "grades": {
+            name: float(np.mean([row["grades"][name] for row in rows]))
+            for name in rows[0]["grades"]
+        },
         "episodes": episodes,
     }
 

@@ -33,6 +33,7 @@ class EpisodeResult(TypedDict):
     length: int  # steps
     progress: float  # 0..1, the best or last of the episode
     fault: str  # "" without one
+    grades: NotRequired[Mapping[str, float]]  # how well it went, of tasks that are graded
     latency_p50_ms: float  # of one decision
     video: str | None  # relative to the folder of the evaluation
 
@@ -64,6 +65,7 @@ class Result(TypedDict):
     held_out_instructions: bool
     split: NotRequired[str]  # which objects, scenes and goals; older results have train
     variations: NotRequired[Mapping[str, int]]  # names and levels; none: the plain task
+    grades: NotRequired[Mapping[str, float]]  # means over the episodes
     episodes: list[EpisodeResult]
 
 

@@ -163,6 +163,11 @@ class _Recording:
             # Success at the very last step is success.
             "truncated": bool(truncated[slot] and not terminated[slot]),
             "fault": str(info[Info.FAULT][slot]),
+            "grades": {
+                key.removeprefix(Info.GRADE): float(value[slot])
+                for key, value in info.items()
+                if key.startswith(Info.GRADE)
+            },
         }
 
     def episode(self, latency: list[float]) -> Episode:

@@ -131,7 +131,7 @@ def test_a_card_in_the_air_that_nobody_holds_fails(env):
 def test_evaluation_of_a_batch_is_that_of_its_rows(env, demonstrations):
     states = [[part[0] for part in state] for _, _, state, _ in demonstrations]
     batch = State(*map(np.stack, zip(*states, strict=True)))
-    batch.qpos[:3, env._cards[0]] = env._start.qpos[env._cards[0]]
+    batch.qpos[:3, env._cards.qpos] = env._start.qpos[env._cards.qpos]
     goals = np.stack([goal for *_, goal in demonstrations])
     success, progress = env.evaluate(batch, goals)
     for i in range(len(goals)):
@@ -158,15 +158,15 @@ def test_nothing_overlaps_or_moves_at_the_start(env):
         gaps = [mujoco.mj_geomDistance(env.model, env.data, *pair, 0.05, None) for pair in pairs]
         assert min(gaps) > 0.001, f"seed {seed}"
         assert env._overhang() < 0.0
-    before = env.state.qpos[0, env._cards[0]].copy()
+    before = env.state.qpos[0, env._cards.qpos].copy()
     hold(env, 10)
-    np.testing.assert_allclose(env.state.qpos[0, env._cards[0]], before, atol=1e-3)
+    np.testing.assert_allclose(env.state.qpos[0, env._cards.qpos], before, atol=1e-3)
 
 
 def test_cards_lie_on_the_board(env):
     for seed in range(100):
         start = env.draw(seed, None)
-        for pose in start.qpos[env._cards[0]].reshape(-1, 7):
+        for pose in start.qpos[env._cards.qpos].reshape(-1, 7):
             x, y, turn = start.goal[FRONT]
             off = edge_grasp._turned(pose[:2] - [x, y], -turn)
             reach = np.hypot(*CARD[:2]) / 2

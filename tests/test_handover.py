@@ -252,9 +252,9 @@ def test_nothing_overlaps_or_moves_at_the_start(env):
         env.reset(seed=seed)
         gaps = [mujoco.mj_geomDistance(model, env.data, *pair, 0.05, None) for pair in pairs]
         assert min(gaps) > 0.001, f"seed {seed}"
-        before = env.data.qpos[env._bars[0]].copy()
+        before = env.data.qpos[env._bars.qpos].copy()
         hold(env, 10)
-        np.testing.assert_allclose(env.data.qpos[env._bars[0]], before, atol=1e-3)
+        np.testing.assert_allclose(env.data.qpos[env._bars.qpos], before, atol=1e-3)
 
 
 def test_the_top_camera_shows_the_mats_and_the_bars_at_four_pixels(env):

@@ -4,12 +4,17 @@ import mujoco
 import numpy as np
 import pytest
 
+from robolearn.agent import ExpertAgent
 from robolearn.contract import Info
 from robolearn.envs import peel
 from robolearn.envs.peel import PHRASES, STRIPS, Peel, force_error
 from robolearn.envs.task import State
+from robolearn.evaluate import row_of, summarise
+from robolearn.options import EvalConfig
 from robolearn.registry import make_env
+from robolearn.rollout import rollout
 from robolearn.seeding import stream
+from robolearn.workers import make_vector
 
 ENV_ID = "robolearn/Peel-v0"
 FORCE = 1.2
@@ -33,7 +38,7 @@ def demonstrate(env, seed):
     task, steps = env.unwrapped, []
     for action in task.expert(stream(seed, "expert")):
         *_, terminated, truncated, info = env.step(action)
-        quality = float(task.quality(task.state)[0])
+        quality = info["grade/quality"]
         steps.append((info, quality, int((task.data.mocap_pos[1:, 2] < 0).sum())))
         if terminated or truncated:
             break
@@ -52,6 +57,7 @@ def peeled(env, n, error=0.0, gouges=0.0, strips=STRIPS):
     state.userdata[:, peel.OFF] = np.arange(STRIPS) < np.reshape(strips, (-1, 1))
     state.userdata[:, peel.ERROR] = np.asarray(error) * strips
     state.userdata[:, peel.COUNT] = gouges
+    peel.grade(state.userdata)
     return state, goal
 
 
@@ -91,13 +97,27 @@ def test_quality_is_monotone_in_each_term(env):
         peeled(env, 11, error=np.linspace(0, 1, 11), gouges=1.0),
         peeled(env, 5, error=0.1, gouges=np.arange(5.0)),
     ]
-    for term, (state, _) in zip((0, 1, 2), falls, strict=True):
-        quality, terms = env.quality(state), env.terms(state)
+    for term, (state, _) in zip(("coverage", "force_error", "gouges"), falls, strict=True):
+        terms = env.grades(state)
+        quality = terms.pop("quality")
         assert (np.diff(quality) < 0).all()
-        assert np.ptp(terms[term]) > 0
-        assert all(np.ptp(other) < 1e-9 for k, other in enumerate(terms) if k != term)
+        assert np.ptp(terms.pop(term)) > 0
+        assert all(np.ptp(other) < 1e-9 for other in terms.values())
         assert quality.min() >= 0.0
         assert quality.max() <= 1.0
+
+
+def test_results_tell_how_well_it_was_peeled():
+    env = make_vector(ENV_ID, 1, obs_type="state", quality=0.0)
+    config = EvalConfig(policy="expert", env=ENV_ID)
+    rows = [
+        {**row_of(episode), "agent_instruction": episode.instruction, "latencies_ms": [1.0]}
+        for episode in rollout(env, ExpertAgent(env), [0, 1])
+    ]
+    result = summarise(config, rows, seconds=1.0)
+    qualities = [row["grades"]["quality"] for row in result["episodes"]]
+    assert result["grades"]["quality"] == pytest.approx(np.mean(qualities))
+    assert peel.GOOD <= min(qualities) < max(qualities)
 
 
 def test_success_needs_all_strips_and_quality(env):
@@ -150,8 +170,9 @@ def test_the_force_is_judged_once_and_gouges_are_counted_once(env):
     for strip, force in way:
         press(state, env._strips[strip] + 0.001, force)
         env.remember(state, goal)
-    coverage, error, gouges = env.terms(state)
-    assert (coverage[0], error[0], gouges[0]) == (2 / STRIPS, 1.0, 2.0)
+    grades = {name: float(value[0]) for name, value in env.grades(state).items()}
+    worth = 2 / STRIPS * (1 - 1.0) * (1 - 2 * peel.GOUGE_COSTS)
+    assert grades == {"coverage": 2 / STRIPS, "force_error": 1.0, "gouges": 2.0, "quality": worth}
 
 
 def test_the_band_of_the_force():

@@ -34,7 +34,7 @@ def demonstrations():
 def lay(env, kind, degrees, lift=0.0):
     """Turns a thing to an angle where it is, at rest."""
     k = KINDS.index(kind)
-    place = env._slots(env.data.qpos)[k, :2].copy()
+    place = env._bodies.poses(env.data.qpos)[k, :2].copy()
     pose = scene.upright(place, np.radians(degrees), 2 * env._lying[k], lift)
     scene.put(env.model, env.data, kind, pose)
 
@@ -110,7 +110,7 @@ def test_each_condition_of_success_counts(env):
     state.qpos[6, q] += 1.1 * reorient.MAY_MOVE
     state.qpos[7, pen.qposadr[0]] += 1.1 * reorient.MAY_MOVE
     goal[8, reorient.NAMED] = PEN
-    goal[8, reorient.ANGLE_AT] = yaw_of(env._slots(env.data.qpos)[PEN, 3:]) + 1.0
+    goal[8, reorient.ANGLE_AT] = yaw_of(env._bodies.poses(env.data.qpos)[PEN, 3:]) + 1.0
     success, progress = env.evaluate(state, goal)
     assert success.tolist() == [True] + [False] * 8
     assert progress[0] == 1.0
@@ -126,7 +126,7 @@ def test_a_drawn_goal_must_be_turned_to(split):
     env = Reorient(obs_type="state", split=split)
     for seed in range(50):
         start = env.draw(seed, None)
-        yaw = yaw_of(env._slots(start.qpos)[int(start.goal[reorient.NAMED]), 3:])
+        yaw = yaw_of(env._bodies.poses(start.qpos)[int(start.goal[reorient.NAMED]), 3:])
         off = np.degrees(abs(wrapped(yaw - start.goal[reorient.ANGLE_AT])))
         low, high = reorient.TURN
         assert low - 0.01 <= off <= high + 0.01
@@ -156,7 +156,10 @@ def test_what_is_asked_for_must_be_turned_to(env):
     for seed in range(30):
         for named, angle in product(KINDS, range(-90, 91, 30)):
             start = env.draw(seed, f"turn the {named} to {angle} degrees")
-            drawn, poses = env._slots(env.draw(seed, None).qpos), env._slots(start.qpos)
+            drawn, poses = (
+                env._bodies.poses(env.draw(seed, None).qpos),
+                env._bodies.poses(start.qpos),
+            )
             np.testing.assert_array_equal(poses[:, :3], drawn[:, :3])
             yaw = yaw_of(poses[KINDS.index(named), 3:])
             assert np.degrees(abs(wrapped(yaw - np.radians(angle)))) > reorient.TURN[0] - 0.01
@@ -176,9 +179,9 @@ def test_nothing_overlaps_or_moves_at_the_start(env):
         env.reset(seed=seed)
         gaps = [mujoco.mj_geomDistance(env.model, env.data, *pair, 0.05, None) for pair in pairs]
         assert min(gaps) > 0.001, f"seed {seed}"
-        before = env._slots(env.data.qpos)[:, :3].copy()
+        before = env._bodies.poses(env.data.qpos)[:, :3].copy()
         mujoco.mj_step(env.model, env.data, nstep=20)
-        np.testing.assert_allclose(env._slots(env.data.qpos)[:, :3], before, atol=3e-4)
+        np.testing.assert_allclose(env._bodies.poses(env.data.qpos)[:, :3], before, atol=3e-4)
 
 
 def test_the_goal_picture_is_a_solved_scene(env):

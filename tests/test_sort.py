@@ -214,9 +214,9 @@ def test_nothing_overlaps_or_moves_at_the_start(split):
         env.reset(seed=seed)
         gaps = [mujoco.mj_geomDistance(model, env.data, *pair, 0.05, None) for pair in pairs]
         assert min(gaps) > 0.001, f"seed {seed}"
-        before = env.data.qpos[env._things[0]].copy()
+        before = env.data.qpos[env._things.qpos].copy()
         hold(env, 10)
-        np.testing.assert_allclose(env.data.qpos[env._things[0]], before, atol=1e-3)
+        np.testing.assert_allclose(env.data.qpos[env._things.qpos], before, atol=1e-3)
 
 
 def test_the_top_camera_shows_everything_and_things_at_four_pixels(env):

@@ -151,9 +151,9 @@ def test_nothing_overlaps_or_moves_at_the_start(env):
         env.reset(seed=seed)
         gaps = [mujoco.mj_geomDistance(env.model, env.data, *pair, 0.05, None) for pair in pairs]
         assert min(gaps) > 0.001, f"seed {seed}"
-        before = env._slots(env.data.qpos)[:, :3].copy()
+        before = env._cubes.poses(env.data.qpos)[:, :3].copy()
         mujoco.mj_step(env.model, env.data, nstep=20)
-        np.testing.assert_allclose(env._slots(env.data.qpos)[:, :3], before, atol=3e-4)
+        np.testing.assert_allclose(env._cubes.poses(env.data.qpos)[:, :3], before, atol=3e-4)
 
 
 @pytest.mark.parametrize("split", stack.Stack.splits)
