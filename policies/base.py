@@ -58,6 +58,21 @@ class Chunks:
     features: Tensor
 
 
+@dataclass
+class Overlap:
+    """What a new chunk shall agree with, since the arm is busy with it.
+
+    Attributes:
+        actions: (H, J), what is planned for the steps of the new chunk; anything where the weight
+            is 0.
+        weights: (H,), from 1, where the new chunk comes too late to change it, to 0, where it is
+            free.
+    """
+
+    actions: np.ndarray
+    weights: np.ndarray
+
+
 class Policy(nn.Module, ABC):
     """A policy that predicts action chunks from observations and an instruction."""
 
@@ -95,6 +110,24 @@ class Policy(nn.Module, ABC):
         """
         del level
         return self.sample(context, actions.shape[1], noise)
+
+    def follow(self, context: Context, n: int, noise: Generators, overlap: Overlap) -> Chunks:
+        """Draws n chunks for each context that go on with what is under way.
+
+        A policy that cannot be guided, as here, draws as always, and the chunks are blended.
+
+        Args:
+            context: B observations.
+            n: chunks for each.
+            noise: one generator for each context.
+            overlap: the same for all contexts.
+        """
+        chunks = self.sample(context, n, noise)
+        planned, weights = (
+            torch.as_tensor(part).to(chunks.actions)
+            for part in (overlap.actions, overlap.weights[:, None])
+        )
+        return replace(chunks, actions=chunks.actions.lerp(planned, weights))
 
     @property
     @abstractmethod

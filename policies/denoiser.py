@@ -7,7 +7,7 @@ this module mean chunks in that form.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -23,6 +23,7 @@ from robolearn.policies.base import (
     Generators,
     Info,
     Normaliser,
+    Overlap,
     TrainablePolicy,
 )
 from robolearn.policies.configs import DenoiserConfig
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
 
 Draw = Callable[..., np.ndarray]
+STRONGEST = 5.0  # guidance, beta in the paper
 
 
 def draws_of(draw: Draw, shape: Sequence[int]) -> Tensor:
@@ -39,6 +41,37 @@ def draws_of(draw: Draw, shape: Sequence[int]) -> Tensor:
     observations, draws, *rest = shape
     drawn = draw((draws, observations, *rest), dtype=np.float32)
     return torch.from_numpy(drawn).transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Draws a sampler towards a chunk that is under way (Black et al. 2025, eq. 2 to 4).
+
+    That is inpainting by the gradient of the denoiser (Pokle et al. 2024) with soft weights.
+
+    Attributes:
+        towards: a clean chunk (B, 1, H, J).
+        weights: of its steps, 0..1, (H, 1).
+    """
+
+    towards: Tensor
+    weights: Tensor
+
+    def push(self, x: Tensor, t: float, clean_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is to be added to the velocity of x, as `x`.
+
+        Args:
+            x: noisy chunks (B, n, H, J): t of a clean one, 1 - t of noise.
+            t: time in 0..1.
+            clean_of: what the denoiser takes for the clean chunks of noisy ones.
+        """
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            clean = clean_of(x)
+            error = self.weights * (self.towards - clean.detach())
+            (gradient,) = torch.autograd.grad(clean, x, error)
+        strength = (t**2 + (1 - t) ** 2) / (t * (1 - t)) if 0 < t < 1 else np.inf
+        return min(STRONGEST, strength) * gradient
 
 
 class DenoisingPolicy(TrainablePolicy):
@@ -93,7 +126,9 @@ class DenoisingPolicy(TrainablePolicy):
         """Clean chunks with as much noise as there is before sampling step `start`."""
 
     @abstractmethod
-    def denoise(self, x: Tensor, start: int, prefix: Prefix) -> tuple[Tensor, Tensor]:
+    def denoise(
+        self, x: Tensor, start: int, prefix: Prefix, guide: Guide | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Runs the sampling steps from `start` on: clean chunks, and the last step's features."""
 
     @classmethod
@@ -136,6 +171,17 @@ class DenoisingPolicy(TrainablePolicy):
     def sample(self, context: Context, n: int, noise: Generators) -> Chunks:
         """Denoises n chunks of pure noise for each context; see `Policy`."""
         return self._finish(context, *self.denoise(self._noise(n, noise), 0, context.cache))
+
+    def follow(self, context: Context, n: int, noise: Generators, overlap: Overlap) -> Chunks:
+        """Guides the denoising towards what is under way; see `Policy` and `Guide`."""
+        with torch.inference_mode(mode=False):  # in which no gradient is possible
+            actions = torch.as_tensor(overlap.actions, device=self.device)
+            towards = self.chunk(actions - context.agent_pos[:, None].clone() * self.relative)
+            weights = torch.as_tensor(overlap.weights, device=self.device)[:, None]
+            prefix = tuple(part.clone() for part in context.cache)
+            guide = Guide(towards[:, None].detach(), weights)
+            clean, features = self.denoise(self._noise(n, noise), 0, prefix, guide)
+            return self._finish(context, clean.detach(), features.detach())
 
     def refine(self, context: Context, actions: Tensor, noise: Generators, level: float) -> Chunks:
         """Puts noise on chunks and takes it off again; see `Policy`.

@@ -19,7 +19,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from torch import Tensor
 
 from robolearn.policies.configs import DiffusionConfig
-from robolearn.policies.denoiser import DenoisingPolicy, draws_of
+from robolearn.policies.denoiser import DenoisingPolicy, Guide, draws_of
 from robolearn.policies.heads import Prefix
 
 CLIP = 3.0  # standard deviations of a clean chunk
@@ -71,17 +71,34 @@ class DiffusionPolicy(DenoisingPolicy):
         signal, spread = self._shares(self._sampler.timesteps[start].to(clean.device))
         return signal * clean + spread * noise
 
-    def denoise(self, x: Tensor, start: int, prefix: Prefix) -> tuple[Tensor, Tensor]:
+    def denoise(
+        self, x: Tensor, start: int, prefix: Prefix, guide: Guide | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Runs the sampler from a step on; see `DenoisingPolicy`."""
         sampler = self._sampler
         sampler.set_timesteps(self.config.sample_steps)  # it counts its steps
         if hasattr(sampler, "set_begin_index"):
             sampler.set_begin_index(start)
         for k in sampler.timesteps[start:]:
-            t = torch.full((1, 1, 1), int(k) / self.config.train_steps, device=x.device)
-            predicted, features = self.head(x, t, prefix)
-            x = sampler.step(self._clean(x, predicted, k.to(x.device)), k, x).prev_sample
+            clean, features = self._look(x, k, prefix)
+            if guide:
+                clean = (clean + self._push(x, k, prefix, guide)).clamp(-CLIP, CLIP)
+            x = sampler.step(clean, k, x).prev_sample
         return x, features
+
+    def _look(self, x: Tensor, k: Tensor, prefix: Prefix) -> tuple[Tensor, Tensor]:
+        """The clean chunks that the head sees in noisy ones, and its features."""
+        t = torch.full((1, 1, 1), int(k) / self.config.train_steps, device=x.device)
+        predicted, features = self.head(x, t, prefix)
+        return self._clean(x, predicted, k.to(x.device)), features
+
+    def _push(self, x: Tensor, k: Tensor, prefix: Prefix, guide: Guide) -> Tensor:
+        """How a guide changes the clean chunks: as on the straight path that flow would take."""
+        signal, spread = self._shares(k.to(x.device))
+        scale = signal + spread
+        t = float(signal / scale)
+        push = guide.push(x / scale, t, lambda y: self._look(scale * y, k, prefix)[0])
+        return (1 - t) * push
 
     def _clean(self, x: Tensor, predicted: Tensor, k: Tensor) -> Tensor:
         """The clean chunk that a prediction means; far from the data it is an error of it.

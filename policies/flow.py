@@ -11,6 +11,7 @@ prefers the middle; or from the beta distribution of pi0 (Black et al. 2024, app
 prefers the noisy end.
 """
 
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from robolearn.policies.configs import FlowConfig
-from robolearn.policies.denoiser import DenoisingPolicy, Draw, draws_of
+from robolearn.policies.denoiser import DenoisingPolicy, Draw, Guide, draws_of
 from robolearn.policies.heads import Prefix
 
 LAST_TIME = 0.999  # of pi0's beta distribution
@@ -55,15 +56,25 @@ class FlowPolicy(DenoisingPolicy):
         """See `DenoisingPolicy`."""
         return self._between(noise, clean, start / self.config.sample_steps)
 
-    def denoise(self, x: Tensor, start: int, prefix: Prefix) -> tuple[Tensor, Tensor]:
+    def denoise(
+        self, x: Tensor, start: int, prefix: Prefix, guide: Guide | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Integrates from a step on; see `DenoisingPolicy`."""
         step = 1.0 / self.config.sample_steps
         for k in range(start, self.config.sample_steps):
-            v, features = self._velocity(x, k * step, prefix)
+            t = k * step
+            v, features = self._velocity(x, t, prefix)
             if self.config.solver == "midpoint":
-                v, features = self._velocity(x + 0.5 * step * v, (k + 0.5) * step, prefix)
+                v, features = self._velocity(x + 0.5 * step * v, t + 0.5 * step, prefix)
+            if guide:
+                clean_of = partial(self._clean, t=t, prefix=prefix)
+                v = v + guide.push(x, t, clean_of)
             x = x + step * v
         return x, features
+
+    def _clean(self, x: Tensor, t: float, prefix: Prefix) -> Tensor:
+        """Where a straight path from here would end."""
+        return x + (1 - t) * self._velocity(x, t, prefix)[0]
 
     def _velocity(self, x: Tensor, t: float, prefix: Prefix) -> tuple[Tensor, Tensor]:
         return self.head(x, torch.full((1, 1, 1), t, device=x.device), prefix)

@@ -18,17 +18,24 @@ import numpy as np
 import torch
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
+from robolearn.arrival import Arrival, AtOnce, InBackground, Later
+from robolearn.contract import SO101
 from robolearn.options import AgentOptions
-from robolearn.plans import Ensemble, Plan, RecedingHorizon
-from robolearn.policies.base import Policy, as_tensors, stacked
+from robolearn.plans import Ensemble, Plan, RealTime, RecedingHorizon
+from robolearn.policies.base import Overlap, Policy, as_tensors, stacked
 from robolearn.policies.scorers import Scorer, open_scorer
 from robolearn.rollout import Actor, Observation, arm_of
 from robolearn.seeding import stream
 from robolearn.sources import source_of
 
 
-def open_agent(options: AgentOptions, env: VectorEnv) -> Actor:
+def open_agent(options: AgentOptions, env: VectorEnv, *, background: bool = False) -> Actor:
     """Loads a policy, and the scorer if there is one, and checks that they fit.
+
+    Args:
+        options: what the command line says.
+        env: where it will act.
+        background: decide in a thread, for an arm, which does not wait.
 
     Raises:
         CheckpointError: damaged, or trained for another arm or other cameras.
@@ -45,6 +52,9 @@ def open_agent(options: AgentOptions, env: VectorEnv) -> Actor:
         replan_every=options.replan_every,
         lead=options.lead,
         ensemble=options.ensemble,
+        delay=options.delay,
+        guided=options.guided,
+        background=background,
         candidates=options.candidates,
         scorer=scorer,
     )
@@ -63,6 +73,9 @@ class PolicyAgent:
         replan_every: how many actions of a chunk are executed before looking again.
         lead: how many first actions of a chunk are left out, for an arm that answers so late.
         ensemble: averages overlapping chunks with this decay, see `robolearn.plans`; None does not.
+        delay: how many control steps a decision takes, which goes on meanwhile; see `RealTime`.
+        guided: whether chunks are told what is under way while they are made.
+        background: decisions take as long as they take, in a thread; for an arm.
         candidates: how many chunks are sampled.
         scorer: chooses among them; needed from two candidates on.
 
@@ -77,6 +90,9 @@ class PolicyAgent:
         replan_every: int = 4,
         lead: int = 0,
         ensemble: float | None = None,
+        delay: int = 0,
+        guided: bool = True,
+        background: bool = False,
         candidates: int = 1,
         scorer: Scorer | None = None,
     ) -> None:
@@ -95,17 +111,26 @@ class PolicyAgent:
             )
         if ensemble is not None and not 0.0 <= ensemble < np.inf:
             raise ValueError(f"ensemble is {ensemble}; give a decay of 0 or more, such as 0.01")
+        if delay < 0 or ((delay or background) and ensemble is not None):
+            raise ValueError(
+                f"delay is {delay}; give 0 or more, and no ensemble beside a delay or background"
+            )
         executed = slice(lead, lead + replan_every)
         self._plan: Callable[[], Plan] = partial(RecedingHorizon, executed)
+        self._arrival: Callable[[], Arrival] = AtOnce
         if ensemble is not None:
             self._plan = partial(Ensemble, executed, ensemble)
+        if delay or background:
+            period = 1.0 / policy.arm.get("control_hz", SO101.control_hz)
+            self._plan = partial(RealTime, executed, guided=guided)
+            self._arrival = partial(InBackground, period) if background else partial(Later, delay)
         self.policy = policy
         self.candidates, self.scorer = candidates, scorer
         self._slots: dict[int, _Slot] = {}
 
     def reset(self, slot: int, seed: int, instruction: str) -> None:
         """Begins an episode: forgets the queue, reseeds the noise."""
-        self._slots[slot] = _Slot(seed, instruction, self._plan())
+        self._slots[slot] = _Slot(seed, instruction, self._plan(), self._arrival())
 
     def latency(self, slot: int) -> list[float]:
         """Seconds of every decision in this slot's episode."""
@@ -116,29 +141,41 @@ class PolicyAgent:
         action = np.array(observation["agent_pos"], dtype=np.float32)
         for index, slot in self._slots.items():
             seen = slot.look_back(_row(observation, index), self.policy.history)
-            if slot.plan.is_due():
-                self._decide(slot, seen)
-            action[index] = slot.plan.next()
+            arrival, plan = slot.arrival, slot.plan
+            if plan.is_due() and not arrival.is_under_way():
+                overlap = plan.begin(arrival.delay())
+                decision = partial(self._decide, slot, seen, overlap)
+                arrival.begin(decision, wait=plan.is_empty())
+            if (chunk := arrival.take()) is not None:
+                plan.add(chunk)
+            action[index] = plan.next()
         return action
 
     @torch.inference_mode()
-    def _decide(self, slot: "_Slot", observation: Observation) -> None:
+    def _decide(
+        self, slot: "_Slot", observation: Observation, overlap: Overlap | None
+    ) -> np.ndarray:
         begin = time.perf_counter()
         tensors = as_tensors(observation, self.policy.device)
         context = self.policy.encode(tensors, [slot.instruction])
-        chunks = self.policy.sample(context, self.candidates, [slot.noise("policy")])
+        noise = [slot.noise("policy")]
+        if overlap is None:
+            chunks = self.policy.sample(context, self.candidates, noise)
+        else:
+            chunks = self.policy.follow(context, self.candidates, noise, overlap)
         best = 0
         if self.scorer is not None:
             best = int(self.scorer.score(context, chunks, [slot.noise("scorer")])[0].argmax())
-        slot.plan.add(chunks.actions[0, best].cpu().numpy())
+        chunk = chunks.actions[0, best].cpu().numpy()
         slot.seconds.append(time.perf_counter() - begin)
+        return chunk
 
 
 class _Slot:
     """One running episode of an agent."""
 
-    def __init__(self, seed: int, instruction: str, plan: Plan) -> None:
-        self.seed, self.instruction, self.plan = seed, instruction, plan
+    def __init__(self, seed: int, instruction: str, plan: Plan, arrival: Arrival) -> None:
+        self.seed, self.instruction, self.plan, self.arrival = seed, instruction, plan, arrival
         self.seconds: list[float] = []
         self._past: deque[Observation] = deque()
 

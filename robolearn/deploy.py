@@ -27,7 +27,7 @@ def deploy(config: DeployConfig) -> Iterator[Episode]:
         size = pictures["image_size"]
         env = open_robot(config, autonomous=True, cameras=cameras, image_size=size)
         vector = stack.enter_context(closing(as_vector(env)))
-        actor = open_agent(config, vector)
+        actor = open_agent(config, vector, background=config.background)
         writer = stack.enter_context(open_writer(config.out, env)) if config.out else None
         seeds = range(config.seed, config.seed + config.episodes)
         for episode in kept_episodes(env, vector, actor, seeds):

@@ -120,6 +120,8 @@ def default_folder(config: EvalConfig) -> Path:
     chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
     shuffled = ["shuffled"] * config.shuffle_instructions
     executed = [f"lead{config.lead}"] if config.lead else []
+    executed += [f"delay{config.delay}"] if config.delay else []
+    executed += ["unguided"] if config.delay and not config.guided else []
     executed += [] if config.ensemble is None else [f"ensemble{config.ensemble:g}"]
     name = "-".join(["eval", *shuffled, *chooser, *executed, *named, *varied])
     return source.run / name
@@ -197,6 +199,8 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "replan_every": config.replan_every,
         "lead": config.lead,
         "ensemble": config.ensemble,
+        "delay": config.delay,
+        "guided": config.guided,
         "candidates": config.candidates,
         "scorer": config.scorer,
         "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},

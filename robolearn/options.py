@@ -67,6 +67,8 @@ class AgentOptions:
     replan_every: int = 4  # steps of a chunk that are executed before looking again
     lead: int = 0  # first steps of a chunk that are left out, since the arm answers so late
     ensemble: float | None = None  # average overlapping chunks, each older one e^x times as heavy
+    delay: int = 0  # steps that a decision takes, while the arm goes on with the chunk before
+    guided: bool = True  # with delay or background: new chunks go on with the one before
     candidates: int = 1  # chunks to choose from, for a scorer
     scorer: str = ""  # who chooses: taco, knn, medoid, ..., or the folder of a fitted verifier
     device: str = "cpu"
@@ -105,6 +107,7 @@ class DeployConfig(AgentOptions, RobotOptions):
     """Run a policy on an arm."""
 
     lead: int = ARM_LEAD
+    background: bool = False  # decide while the arm goes on, instead of letting it wait
     episodes: int = 1
     seed: int = 0  # of the first episode: noise of the policy, and the twin's task
     out: Path | None = None  # dataset folder to record the episodes into

@@ -54,6 +54,8 @@ class Result(TypedDict):
     replan_every: int  # steps
     lead: NotRequired[int]  # steps left out of each chunk; older results have none
     ensemble: NotRequired[float | None]  # decay with which overlapping chunks were averaged
+    delay: NotRequired[int]  # steps that a decision took, while the arm went on
+    guided: NotRequired[bool]  # with a delay: whether new chunks went on with what was under way
     candidates: NotRequired[int]  # to choose from; older results have one
     scorer: NotRequired[str]  # who chose; "" with one candidate
     latency_ms: Mapping[str, float]  # "p50" and "p99" of one decision

@@ -16,6 +16,7 @@ class Scripted:
     horizon = HORIZON
     device = torch.device("cpu")
     history = 1
+    arm: dict = {}
 
     def __init__(self):
         self.encoded, self.noises = [], []

@@ -61,6 +61,8 @@ INSTEAD = {
     "--base runs/demo --frames 64 --policy.fourier 64",
     "robolearn eval --policy runs/demo --scorer taco --candidates 16": "robolearn eval "
     "--policy runs/demo --scorer taco --candidates 16 --episodes 1 --videos 0 --workers 0",
+    "robolearn eval --policy runs/demo --delay 4": "robolearn eval --policy runs/demo --delay 4 "
+    "--episodes 1 --videos 0 --workers 0",
     "robolearn eval --policy runs/cubes": "robolearn eval --policy runs/cubes --episodes 1 "
     "--videos 0 --workers 0",
     "robolearn eval --policy runs/demo --variations push 2": "robolearn eval --policy runs/demo "
