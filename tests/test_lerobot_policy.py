@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_vla
 import torch
 import toy
 from lerobot.configs.types import FeatureType, PolicyFeature
@@ -50,12 +51,15 @@ STATISTICS = {
     "observation.state": {"mean": 0.1, "std": 0.5, "min": -1.0, "max": 1.0},
     "action": {"mean": 0.2, "std": 0.4, "min": -1.0, "max": 1.0},
 }
+QUANTILES = {"q01": -0.9, "q99": 0.9}  # of both; pi0.5 wants them
+FLOWS = ("smolvla", "pi0", "pi05")
 
 
-def save(kind, folder, statistics=("observation.state", "action", "images")):
+def save(kind, folder, statistics=("observation.state", "action", "images"), **settings):
     torch.manual_seed(0)
+    settings = {**SETTINGS.get(kind, {"chunk_size": 5, "n_action_steps": 5}), **settings}
     pictures = {f"observation.images.{name}": (3, *toy.SIZE) for name in toy.CAMERAS}
-    config = make_policy_config(kind, device="cpu", push_to_hub=False, **SETTINGS[kind])
+    config = make_policy_config(kind, device="cpu", push_to_hub=False, **settings)
     config.input_features = {
         "observation.state": PolicyFeature(FeatureType.STATE, (3,)),
         **{key: PolicyFeature(FeatureType.VISUAL, shape) for key, shape in pictures.items()},
@@ -63,7 +67,7 @@ def save(kind, folder, statistics=("observation.state", "action", "images")):
     config.output_features = {"action": PolicyFeature(FeatureType.ACTION, (3,))}
     policy = get_policy_class(kind)(config)
     stats = {
-        key: {name: torch.full((3,), value) for name, value in values.items()}
+        key: {name: torch.full((3,), value) for name, value in (values | QUANTILES).items()}
         for key, values in STATISTICS.items()
         if key in statistics
     }
@@ -136,6 +140,33 @@ def test_the_feature_is_that_of_the_first_action(tmp_path):
     with torch.inference_mode():
         first = policy._after(head(chunks.features[0])[:, None])[0, 0]
     torch.testing.assert_close(first, chunks.actions[0, 0, 0])
+
+
+@pytest.fixture(params=FLOWS)
+def flow(request, tmp_path):
+    """One of LeRobot's flow-matching vision-language-action policies, tiny."""
+    if request.param == "smolvla":
+        settings = tiny_vla.smolvla(tmp_path / "vlm")
+        yield source_of(save("smolvla", tmp_path / "policy", **settings)).load()
+        return
+    with tiny_vla.shrunk(request.param):
+        yield source_of(save(request.param, tmp_path / "policy", **tiny_vla.PI)).load()
+
+
+def test_flow_policies_tell_what_their_experts_first_action_token_is(flow):
+    """Their last layer turns that feature into the velocity of the first action."""
+    velocities = []
+    last = flow.inner.model.action_out_proj
+    last.register_forward_hook(lambda layer, seen, made: velocities.append(made[:, 0]))
+    seen = observation(flow)
+    chunks = chunks_of(flow, seen, 2)
+    assert chunks.actions.shape == (2, 2, 5, 3)
+    assert not torch.equal(chunks.actions[:, 0], chunks.actions[:, 1])  # candidates differ
+    assert torch.equal(chunks.actions[:, :1], chunks_of(flow, seen, 1).actions)
+    steps = len(velocities) // 6  # of each of four and two chunks
+    with torch.inference_mode():
+        made = last(chunks.features.flatten(0, 1).to(last.weight.dtype))
+    torch.testing.assert_close(made, torch.cat(velocities[steps - 1 : 4 * steps : steps]))
 
 
 def test_it_is_evaluated_like_any_other(where, tmp_path):
