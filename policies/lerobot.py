@@ -23,6 +23,7 @@ from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE
 from torch import Tensor, nn
 
+import robolearn.policies.lerobot_flow  # noqa: F401 (LeRobot then knows ours as well)
 from robolearn.checkpoint import CheckpointError
 from robolearn.contract import ArmSpec
 from robolearn.policies.base import Batch, Chunks, Context, Generators, Policy, usable_device

@@ -11,6 +11,7 @@ import pytest
 
 from robolearn.options import RecordConfig
 from robolearn.record import record
+from robolearn.sources import source_of
 
 pytest.importorskip("lerobot")
 ENV = (
@@ -37,18 +38,23 @@ def run(command, *arguments, folder):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A folder in which lerobot-train has trained for a step and evaluated."""
+POLICIES = {
+    "act": ("pretrained_backbone_weights=null", *SMALL),
+    "robolearn_flow": ("discover_packages_path=robolearn.policies", "hidden=16", "chunk_size=4"),
+}
+
+
+@pytest.fixture(scope="module", params=POLICIES)
+def trained(request, tmp_path_factory):
+    """A folder in which lerobot-train has trained a policy for a step and evaluated it."""
     folder = tmp_path_factory.mktemp("lerobot")
     record(RecordConfig(out=folder / "data", env="robolearn/Reach-v0", episodes=2, workers=0))
     run(
         "lerobot-train",
-        "--policy.type=act",
+        f"--policy.type={request.param}",
         "--policy.device=cpu",
         "--policy.push_to_hub=false",
-        "--policy.pretrained_backbone_weights=null",
-        *(f"--policy.{setting}" for setting in SMALL),
+        *(f"--policy.{setting}" for setting in POLICIES[request.param]),
         "--dataset.repo_id=nobody/reach",
         f"--dataset.root={folder / 'data'}",
         "--output_dir=out",
@@ -70,9 +76,11 @@ def test_lerobot_train_evaluates_here(trained):
 def test_lerobot_eval_runs_its_checkpoint(trained):
     (model,) = (trained / "out" / "checkpoints").glob("*1/pretrained_model")
     options = (f"--policy.path={model}", "--policy.device=cpu", "--output_dir=eval")
+    options += ("--eval.discover_packages_path=robolearn.policies",)  # any prefix but policy
     run("lerobot-eval", *options, *ENV, folder=trained)
     overall = json.loads((trained / "eval" / "eval_info.json").read_text())["overall"]
     assert overall["n_episodes"] == 2
+    assert source_of(f"lerobot:{model}").load().horizon == 4  # and ours open it
 
 
 def test_features_are_those_of_the_environment():
