@@ -23,10 +23,10 @@ from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE
 from torch import Tensor, nn
 
-import robolearn.policies.lerobot_flow  # noqa: F401 (LeRobot then knows ours as well)
 from robolearn.checkpoint import CheckpointError
 from robolearn.contract import ArmSpec
 from robolearn.policies.base import Batch, Chunks, Context, Generators, Policy, usable_device
+from robolearn.policies.lerobot_flow import cameras_of  # with this LeRobot knows ours as well
 from robolearn.sources import Source
 
 PREFIX: Final = "lerobot:"
@@ -138,14 +138,6 @@ class LeRobotPolicy(Policy):
             raw = self.inner.predict_action_chunk(dict(batch))
         feature = self._felt[0] if self._felt else raw.flatten(1)
         return self._after(raw)[0].to(self.device, torch.float32), feature[0].float()
-
-
-def cameras_of(config: PreTrainedConfig) -> dict[str, tuple[int, int]]:
-    """Camera name -> height and width of the pictures that a policy was trained on."""
-    return {
-        key.removeprefix(f"{OBS_IMAGES}."): (feature.shape[1], feature.shape[2])
-        for key, feature in config.image_features.items()
-    }
 
 
 class LeRobotSource(Source):

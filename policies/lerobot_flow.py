@@ -29,6 +29,14 @@ from robolearn.policies.flow import FlowPolicy
 PICTURES = f"{OBS_IMAGES}."
 
 
+def cameras_of(config: PreTrainedConfig) -> dict[str, tuple[int, int]]:
+    """Camera name -> height and width of the pictures that a policy was trained on."""
+    return {
+        key.removeprefix(PICTURES): (feature.shape[1], feature.shape[2])
+        for key, feature in config.image_features.items()
+    }
+
+
 @PreTrainedConfig.register_subclass("robolearn_flow")
 @dataclass
 class RobolearnFlowConfig(PreTrainedConfig):
@@ -117,19 +125,13 @@ class RobolearnFlowPolicy(PreTrainedPolicy):
             if dataset_meta is None:
                 raise ValueError("a new robolearn_flow policy needs the dataset it is trained on")
             fresh = FlowPolicy.for_dataset(
-                config.flow(), EpisodeDataset(dataset_meta.root), self._cameras()
+                config.flow(), EpisodeDataset(dataset_meta.root), cameras_of(config)
             )
             config.description = json.dumps(fresh.description())
             self.inner = fresh
         else:
             self.inner = FlowPolicy.from_description(json.loads(config.description))
         self._queue: deque[Tensor] = deque()
-
-    def _cameras(self) -> dict[str, tuple[int, int]]:
-        return {
-            key.removeprefix(PICTURES): (feature.shape[1], feature.shape[2])
-            for key, feature in self.config.image_features.items()
-        }
 
     def get_optim_params(self) -> Any:  # noqa: ANN401
         """All weights alike."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from robolearn.arrival import Arrival, AtOnce, InBackground, Later
+from robolearn.arrival import Arrival, InBackground, Later
 from robolearn.contract import SO101
 from robolearn.options import AgentOptions
 from robolearn.plans import Ensemble, Plan, RealTime, RecedingHorizon
@@ -111,19 +111,20 @@ class PolicyAgent:
             )
         if ensemble is not None and not 0.0 <= ensemble < np.inf:
             raise ValueError(f"ensemble is {ensemble}; give a decay of 0 or more, such as 0.01")
-        if delay < 0 or ((delay or background) and ensemble is not None):
+        if delay < 0 or sum((delay > 0, background, ensemble is not None)) > 1:
             raise ValueError(
-                f"delay is {delay}; give 0 or more, and no ensemble beside a delay or background"
+                f"delay is {delay}; give 0 or more, and only one of delay, background and ensemble"
             )
         executed = slice(lead, lead + replan_every)
         self._plan: Callable[[], Plan] = partial(RecedingHorizon, executed)
-        self._arrival: Callable[[], Arrival] = AtOnce
+        self._arrival: Callable[[], Arrival] = partial(Later, delay)
         if ensemble is not None:
             self._plan = partial(Ensemble, executed, ensemble)
         if delay or background:
-            period = 1.0 / policy.arm.get("control_hz", SO101.control_hz)
             self._plan = partial(RealTime, executed, guided=guided)
-            self._arrival = partial(InBackground, period) if background else partial(Later, delay)
+        if background:
+            period = 1.0 / policy.arm.get("control_hz", SO101.control_hz)
+            self._arrival = partial(InBackground, period)
         self.policy = policy
         self.candidates, self.scorer = candidates, scorer
         self._slots: dict[int, _Slot] = {}
@@ -144,7 +145,8 @@ class PolicyAgent:
             arrival, plan = slot.arrival, slot.plan
             if plan.is_due() and not arrival.is_under_way():
                 overlap = plan.begin(arrival.delay())
-                decision = partial(self._decide, slot, seen, overlap)
+                # A thread may still look at it when the environment writes the next one.
+                decision = partial(self._decide, slot, _copied(seen), overlap)
                 arrival.begin(decision, wait=plan.is_empty())
             if (chunk := arrival.take()) is not None:
                 plan.add(chunk)

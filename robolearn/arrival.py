@@ -1,8 +1,8 @@
-"""When a decision's chunk arrives: at once, so many control steps later, or as soon as it is made.
+"""When a decision's chunk arrives: so many control steps later, or as soon as it is made.
 
-In simulation time stands still while a policy computes. On an arm it does not: with `AtOnce` the
-arm waits, with `InBackground` it goes on with the chunk before. `Later` is the same in simulation,
-where a result must not depend on how busy the machine is.
+In simulation time stands still while a policy computes. On an arm it does not: with `Later(0)` the
+arm waits, with `InBackground` it goes on with the chunk before. `Later` with more steps is the same
+in simulation, where a result must not depend on how busy the machine is.
 """
 
 import math
@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
@@ -39,36 +40,11 @@ class Arrival(Protocol):
         """The chunk, once, when it is there; asked once each control step."""
 
 
-class AtOnce:
-    """The world waits for the decision."""
-
-    def __init__(self) -> None:
-        self._chunk: np.ndarray | None = None
-
-    def delay(self) -> int:
-        """See `Arrival`."""
-        return 0
-
-    def begin(self, decision: Decision, *, wait: bool) -> None:
-        """See `Arrival`."""
-        del wait
-        self._chunk = decision()
-
-    def is_under_way(self) -> bool:
-        """See `Arrival`."""
-        return self._chunk is not None
-
-    def take(self) -> np.ndarray | None:
-        """See `Arrival`."""
-        chunk, self._chunk = self._chunk, None
-        return chunk
-
-
 class Later:
     """The chunk is there a fixed number of control steps after the observation.
 
     Args:
-        steps: that number.
+        steps: that number; 0: the world waits for the decision.
     """
 
     def __init__(self, steps: int) -> None:
@@ -110,12 +86,15 @@ class InBackground:
         self._seconds: deque[float] = deque([0.0], REMEMBERED)
 
     def delay(self) -> int:
-        """The longest of the last decisions; see `Arrival`."""
+        """The longest of the last decisions; see `Arrival`.
+
+        One that was waited for does not count: a policy's first is far slower than all others.
+        """
         return math.ceil(max(self._seconds) / self._period)
 
     def begin(self, decision: Decision, *, wait: bool) -> None:
         """See `Arrival`."""
-        self._running = self._worker.submit(self._timed, decision)
+        self._running = self._worker.submit(decision if wait else partial(self._timed, decision))
         if wait:
             self._running.exception()
 

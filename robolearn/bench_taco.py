@@ -76,7 +76,8 @@ def bench(config: BenchTacoConfig) -> Row:
     _check(config)
     _check_same_bench(config)
     rows: dict[str, dict[str, Row]] = {}
-    figures = speed = {}
+    figures: Row = {}
+    speed: Row = {}
     if config.policy:
         speed = latency(config.policy, config.out, decisions=config.decisions, seed=config.seed)
     for sort in config.sorts:

@@ -138,7 +138,10 @@ class RealTime:
         self._since = 0
         if self.is_empty() or not self._guided:
             return None
-        return overlapping(self._chunk[self._at :], len(self._chunk), self._lead, delay)
+        horizon = len(self._chunk)
+        steps = np.arange(self._at, max(horizon, self._at + delay))
+        left = self._chunk[np.minimum(steps, horizon - 1)]  # a chunk that has run out is held
+        return overlapping(left, horizon, self._lead, delay)
 
     def add(self, chunk: np.ndarray) -> None:
         """See `Plan`; what was to be done before it came is left out."""

@@ -61,6 +61,14 @@ def test_a_decision_is_told_what_is_under_way():
     assert 0 < overlap.weights[2] < 1
 
 
+def test_a_decision_is_told_where_a_starved_arm_will_be():
+    policy = Following()
+    first_joint(acting(policy, replan_every=5, delay=4), 6)
+    (overlap,) = policy.told
+    assert overlap.actions[:4, 0].tolist() == [5, 5, 5, 5]
+    assert overlap.weights.tolist() == [1, 1, 1, 1, 0, 0]
+
+
 @pytest.mark.parametrize(("left", "lead", "delay"), [(12, 0, 3), (9, 2, 4), (3, 0, 6), (16, 0, 0)])
 def test_weights_fall_from_one_to_nothing(left, lead, delay):
     overlap = overlapping(np.ones((left, 2)), 16, lead, delay)
@@ -177,19 +185,31 @@ class Slow(Scripted):
         return super().sample(context, n, noise)
 
 
-def wait_until(arrived, agent):
-    """Lets the thread come to its end."""
+def let_finish(policy, agent):
+    policy.may_go_on.set()
     agent._slots[0].arrival._running.exception(20)
-    assert arrived()
 
 
 def test_an_arm_goes_on_while_a_thread_decides():
     policy = Slow()
     agent = acting(policy, replan_every=2, background=True, guided=False)
     assert first_joint(agent, 4) == [0, 1, 2, 3]  # chunk 1 was begun at step 2
-    policy.may_go_on.set()
-    wait_until(lambda: len(agent.latency(0)) == 2, agent)
+    let_finish(policy, agent)
+    assert len(agent.latency(0)) == 2
     assert first_joint(agent, 1) == [102]
+
+
+def test_a_thread_keeps_what_it_was_shown():
+    """The environment writes its observations into the same memory again and again."""
+    policy = Slow()
+    agent = acting(policy, replan_every=1, background=True, guided=False)
+    seen = observation()
+    for step in range(2):
+        seen["agent_pos"][:] = step
+        agent.act(seen)
+    seen["agent_pos"][:] = 7
+    let_finish(policy, agent)
+    assert policy.encoded[1][0]["agent_pos"].unique().tolist() == [1]
 
 
 def test_what_goes_wrong_in_the_thread_is_told():
@@ -197,8 +217,7 @@ def test_what_goes_wrong_in_the_thread_is_told():
     agent = acting(policy, replan_every=1, background=True, guided=False)
     first_joint(agent, 2)
     policy.error = RuntimeError("out of memory")
-    policy.may_go_on.set()
-    wait_until(lambda: True, agent)
+    let_finish(policy, agent)
     with pytest.raises(RuntimeError, match="out of memory"):
         agent.act(observation())
 
@@ -208,8 +227,12 @@ def test_the_delay_is_that_of_the_slowest_of_late(monkeypatch):
     arrival = agent._slots[0].arrival
     seconds = iter([0.0, 0.12, 1.0, 1.01])
     monkeypatch.setattr("robolearn.arrival.time.perf_counter", lambda: next(seconds))
+    arrival.begin(lambda: np.zeros((1, 1)), wait=True)  # the first, which warms everything up
+    assert arrival.take() is not None
+    assert arrival.delay() == 0
     for steps in (3, 3):  # 0.12 s and 0.01 s are both at most three steps of 50 ms
-        arrival.begin(lambda: np.zeros((1, 1)), wait=True)
+        arrival.begin(lambda: np.zeros((1, 1)), wait=False)
+        arrival._running.exception(20)
         assert arrival.take() is not None
         assert arrival.delay() == steps
 
@@ -221,7 +244,15 @@ def test_no_chunk_yet_is_no_jump():
     assert plan.begin(3) is None
 
 
-@pytest.mark.parametrize("options", [{"delay": -1}, {"delay": 1, "ensemble": 0.1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"delay": -1},
+        {"delay": 1, "ensemble": 0.1},
+        {"background": True, "ensemble": 0.1},
+        {"background": True, "delay": 1},
+    ],
+)
 def test_options_that_exclude_each_other(options):
-    with pytest.raises(ValueError, match="give 0 or more, and no ensemble"):
+    with pytest.raises(ValueError, match="give 0 or more, and only one"):
         PolicyAgent(Scripted(), **options)
