@@ -1,18 +1,23 @@
-"""Learning methods: one method, one file. `POLICIES` names them without importing torch."""
+"""Learning methods: one method, one file; named here without importing torch."""
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from robolearn.policies.base import TrainablePolicy
+    from robolearn.policies.improver import Improver
 
 
-def _lazy(module: str, name: str) -> Callable[[], "type[TrainablePolicy]"]:
+def _lazy(module: str, name: str) -> Callable[[], Any]:
     return lambda: getattr(import_module(f"robolearn.policies.{module}"), name)
 
 
 POLICIES: dict[str, Callable[[], "type[TrainablePolicy]"]] = {
     "flow": _lazy("flow", "FlowPolicy"),
     "diffusion": _lazy("diffusion", "DiffusionPolicy"),
+}
+IMPROVERS: dict[str, Callable[[], "Callable[[Any], Improver]"]] = {
+    "aloe": _lazy("aloe", "Aloe"),
+    "bc": _lazy("bc", "Bc"),
 }

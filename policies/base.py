@@ -129,6 +129,10 @@ class Policy(nn.Module, ABC):
         )
         return replace(chunks, actions=chunks.actions.lerp(planned, weights))
 
+    def encoder(self) -> nn.Module:
+        """The part that makes the tokens of a context, which post-training leaves as it is."""
+        return self
+
     @property
     @abstractmethod
     def cameras(self) -> Mapping[str, tuple[int, int]]:

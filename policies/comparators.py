@@ -9,11 +9,8 @@ from torch import Tensor, nn
 
 from robolearn.config import from_json
 from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig
+from robolearn.policies.fitting import minimise
 from robolearn.policies.verifier import Verifier
-from robolearn.schedule import cosine
-
-WARMUP = 50  # steps
-LOG_EVERY = 100  # steps
 
 
 class Knn(Verifier):
@@ -92,18 +89,15 @@ class Rnd(Verifier):
     def fit(self, features: Tensor, rng: np.random.Generator) -> dict[str, Any]:
         """See `Verifier`."""
         self.features.fit(features.cpu().numpy())
-        c, losses = self.config, []
-        optimizer = torch.optim.AdamW(self.imitator.parameters(), fused=True)
-        for step in range(c.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = c.learning_rate * cosine(step, c.steps, WARMUP)
+        c = self.config
+
+        def loss(step: int) -> Tensor:
+            del step
             rows = torch.from_numpy(rng.integers(len(features), size=c.batch_size))
-            loss = self._error(features[rows.to(features.device)]).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(float(loss.detach()))
-        return {"features": len(features), "losses": losses[::LOG_EVERY]}
+            return self._error(features[rows.to(features.device)]).mean()
+
+        losses = minimise(self, loss, steps=c.steps, learning_rate=c.learning_rate)
+        return {"features": len(features), "losses": losses}
 
     def _error(self, features: Tensor) -> Tensor:
         z = self.features(features)

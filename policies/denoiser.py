@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robolearn.config import from_json, to_json
 from robolearn.policies.backbone import Backbone, vocabulary_of
@@ -165,8 +165,18 @@ class DenoisingPolicy(TrainablePolicy):
 
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
         """Tokens of B observations, and what the head keeps of them; see `Policy`."""
-        tokens = self.backbone(observation, instructions)
+        tokens = self._tokens(observation, instructions)
         return Context(tokens, observation["agent_pos"], self.head.prefix(tokens))
+
+    def encoder(self) -> nn.Module:
+        """See `Policy`."""
+        return self.backbone
+
+    def _tokens(
+        self, seen: Batch, instructions: Sequence[str], rng: np.random.Generator | None = None
+    ) -> Tensor:
+        """Tokens (B, T, D), unless somebody encoded the observations before."""
+        return seen["tokens"] if "tokens" in seen else self.backbone(seen, instructions, rng)
 
     def sample(self, context: Context, n: int, noise: Generators) -> Chunks:
         """Denoises n chunks of pure noise for each context; see `Policy`."""
@@ -198,7 +208,7 @@ class DenoisingPolicy(TrainablePolicy):
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
         """Mean squared error; steps beyond the end of an episode do not count."""
-        tokens = self.backbone(batch, batch["instruction"], rng)
+        tokens = self._tokens(batch, batch["instruction"], rng)
         base = (batch["agent_pos"] * self.relative)[:, None]
         clean = self.chunk(batch["action"] - base)[:, None]
         clean = clean.expand(-1, self.config.draws, -1, -1)

@@ -86,6 +86,7 @@ VERIFIERS: Final = {
     "knn": "comparators:Knn",
     "mahalanobis": "comparators:Mahalanobis",
     "rnd": "comparators:Rnd",
+    "critic": "critic:Critic",
 }
 
 
@@ -124,5 +125,5 @@ def open_scorer(name: str, policy: Policy, source: "Source") -> Scorer:
             f"{', '.join([*UNFITTED, *VERIFIERS])}, or the folder of a fitted verifier"
         )
     verifier = verifier_type(description["kind"]).load(place, str(policy.device))
-    verifier.check_base(source)
+    verifier.check_base(policy, source)
     return verifier

@@ -6,15 +6,14 @@ several times, the policy denoises all of these, and the features of that query 
 came nearest to the demonstration.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robolearn import checkpoint
 from robolearn.config import from_json
@@ -25,8 +24,8 @@ from robolearn.policies.base import (
     Normaliser,
     Policy,
     as_tensors,
-    usable_device,
 )
+from robolearn.policies.fitted import Fitted
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 BATCH = 64  # observations that are searched at once
 
 
-class Verifier(nn.Module, ABC):
+class Verifier(Fitted):
     """Rates features (N, F); see the module's docstring.
 
     Args:
@@ -45,7 +44,6 @@ class Verifier(nn.Module, ABC):
         base: the fingerprint of the policy's checkpoint.
     """
 
-    kind: ClassVar[str]
     config_type: ClassVar[type]
     features: Normaliser
 
@@ -79,12 +77,9 @@ class Verifier(nn.Module, ABC):
             raise ValueError("the policy's features are not finite; its inputs or weights are bad")
         return self.rate(features).view(chunks.features.shape[:2])
 
-    def check_base(self, source: "Source") -> None:
-        """Refuses candidates of another policy than the one it was fitted to.
-
-        Raises:
-            CheckpointError: it is another one.
-        """
+    def check_base(self, policy: Policy, source: "Source") -> None:
+        """See `Fitted`."""
+        del policy
         if self.base != (found := source.fingerprint):
             raise checkpoint.CheckpointError(
                 f"this {self.kind} verifier was fitted to another policy ({self.base[:12]}) than "
@@ -92,31 +87,18 @@ class Verifier(nn.Module, ABC):
                 f"fit one with: robolearn train --policy {self.kind} --base {source.where}"
             )
 
-    def save(self, folder: Path) -> None:
-        """Writes the checkpoint `folder` atomically."""
-        description = {"config": asdict(self.config), "size": self.size, "base": self.base}
-        checkpoint.save_model(folder, self.kind, description | self.extra(), self.state_dict())
+    def description(self) -> dict[str, Any]:
+        """See `Fitted`."""
+        plain = {"config": asdict(self.config), "size": self.size, "base": self.base}
+        return plain | self.extra()
 
     def extra(self) -> dict[str, Any]:
         """Further JSON values that the weights' shapes follow from."""
         return {}
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> Self:
-        """Reads a checkpoint that `save` wrote.
-
-        Raises:
-            CheckpointError: missing or damaged files, another kind of verifier.
-        """
-        description, weights = checkpoint.load_model(folder, cls.kind)
-        with checkpoint.describing(folder, f"{cls.kind} verifier"):
-            verifier = cls.from_description(description)
-        checkpoint.assign_weights(verifier, weights, folder)
-        return verifier.to(usable_device(device)).eval()
-
-    @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """An empty verifier of the same shape."""
+        """See `Fitted`."""
         config: Any = from_json(cls.config_type, description["config"])
         return cls(config, description["size"], description["base"])
 

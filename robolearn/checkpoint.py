@@ -97,7 +97,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], seal: str = "") -> N
         OSError: the disk is full, or the folder cannot be written.
     """
     ours = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    path.write_bytes(save(ours, {"sha256": _digest(ours, seal)}))
+    path.write_bytes(save(ours, {"sha256": digest(ours, seal)}))
 
 
 def load_tensors(path: Path, seal: str = "") -> dict[str, Tensor]:
@@ -112,17 +112,18 @@ def load_tensors(path: Path, seal: str = "") -> dict[str, Tensor]:
             stated = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError) as error:
         raise _damaged(path, str(error)) from error
-    if _digest(tensors, seal) != stated:
+    if digest(tensors, seal) != stated:
         raise _damaged(path, "it does not hold what was written")
     return tensors
 
 
-def _digest(tensors: Mapping[str, Tensor], seal: str) -> str:
-    digest = hashlib.sha256(seal.encode())
+def digest(tensors: Mapping[str, Tensor], seal: str = "") -> str:
+    """SHA-256 of named tensors and a text, as hex digits."""
+    found = hashlib.sha256(seal.encode())
     for name, value in sorted(tensors.items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+        found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        found.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:

@@ -14,12 +14,14 @@ from typing import Any, Final
 
 @dataclass(frozen=True)
 class Methods:
-    """A command whose option `--policy` names the method that it is about.
+    """A command one of whose options names the method that it is about.
 
     Attributes:
-        of: method -> (module, module:class of the config, module:class of the field `policy`).
+        option: such as `policy`; the config's field of this name holds the method's settings.
+        of: method -> (module, module:class of the config, module:class of that field).
     """
 
+    option: str
     of: Mapping[str, tuple[str, str, str]]
 
     def named(self, arguments: Sequence[str]) -> tuple[str, list[str]]:
@@ -31,20 +33,22 @@ class Methods:
         method, rest = next(iter(self.of)), []
         for word in (words := iter(arguments)):
             name, _, value = word.partition("=")
-            if name == "--policy":
+            if name == f"--{self.option}":
                 method = value or next(words, "")
             else:
                 rest.append(word)
         if method not in self.of:
             raise ValueError(
-                f"no method {method!r} for --policy; choose one of {', '.join(self.of)}"
+                f"no method {method!r} for --{self.option}; choose one of {', '.join(self.of)}"
             )
         return method, rest
 
 
 _TRAIN, _FIT = ("train", "options:TrainConfig"), ("fit", "options:FitConfig")
+_IMPROVE = ("improve", "options:ImproveConfig")
 METHODS: Final = {
     "train": Methods(
+        "policy",
         {
             "flow": (*_TRAIN, "policies.configs:FlowConfig"),
             "diffusion": (*_TRAIN, "policies.configs:DiffusionConfig"),
@@ -52,8 +56,15 @@ METHODS: Final = {
             "knn": (*_FIT, "policies.configs:KnnConfig"),
             "mahalanobis": (*_FIT, "policies.configs:MahalanobisConfig"),
             "rnd": (*_FIT, "policies.configs:RndConfig"),
-        }
-    )
+        },
+    ),
+    "improve": Methods(
+        "algo",
+        {
+            "aloe": (*_IMPROVE, "policies.configs:AloeConfig"),
+            "bc": (*_IMPROVE, "policies.configs:BcConfig"),
+        },
+    ),
 }
 
 # command -> (module, module:class of its config or "" for none, one line of help)
@@ -61,6 +72,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "demo": ("demo", "options:DemoConfig", "record, train, evaluate and report, in one go"),
     "record": ("record", "options:RecordConfig", "record demonstrations of a scripted expert"),
     "train": ("train", "options:TrainConfig", "train a policy on a dataset, or fit a verifier"),
+    "improve": ("improve", "options:ImproveConfig", "improve a policy by what it experiences"),
     "eval": ("evaluate", "options:EvalConfig", "evaluate a policy on unseen seeds"),
     "report": (
         "report_command",
@@ -140,10 +152,12 @@ def _run(command: str, arguments: list[str]) -> int:
         chosen: dict[str, Any] = {}
         if command in METHODS:
             method, arguments = METHODS[command].named(arguments)
-            module_name, config_name, policy_name = METHODS[command].of[method]
-            default = _unfinished(_load(config_name), policy=_load(policy_name)())
+            module_name, config_name, settings_name = METHODS[command].of[method]
+            option = METHODS[command].option
+            default = _unfinished(_load(config_name), **{option: _load(settings_name)()})
             chosen = {"default": default, "config": (tyro.conf.AvoidSubcommands,)}
-            prog, text = f"{prog} --policy {method}", f"{text}: {', '.join(METHODS[command].of)}"
+            prog = f"{prog} --{option} {method}"
+            text = f"{text}: {', '.join(METHODS[command].of)}"
         config = tyro.cli(
             _load(config_name),
             args=arguments,

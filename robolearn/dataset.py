@@ -67,6 +67,7 @@ class EpisodeDataset:
     Attributes:
         arm: the arm that was recorded.
         fps: control steps per second.
+        cache: the folder for what is worked out of its frames once.
         cameras: height and width of every camera whose frames are there.
         unavailable_cameras: cameras whose video files are missing.
         episodes: the table of episodes.
@@ -95,7 +96,7 @@ class EpisodeDataset:
             DatasetError: no dataset, a damaged one, unknown units, or another arm's joints.
         """
         self.root = Path(root)
-        self._cache = Path(cache) if cache else self.root / "cache"
+        self.cache = Path(cache) if cache else self.root / "cache"
         self._info = self._read_info()
         self.fps: float = self._info["fps"]
         ours = self._json(v3.OURS) if (self.root / v3.OURS).exists() else {}
@@ -154,7 +155,7 @@ class EpisodeDataset:
             known = ", ".join(self.cameras) or "none"
             raise DatasetError(f"{self.root} has no camera {camera}; it has: {known}")
         height, width = size or self.cameras[camera]
-        path = self._cache / f"{camera}-{height}x{width}.u8"
+        path = self.cache / f"{camera}-{height}x{width}.u8"
         return cached_frames(self._clips[camera], self.fps, (height, width), path)
 
     def windows(

@@ -12,6 +12,8 @@ from tyro.conf import Positional
 
 from robolearn.contract import SAFE_ACCELERATION, SAFE_SPEED
 from robolearn.policies.configs import (
+    AloeConfig,
+    BcConfig,
     DiffusionConfig,
     FlowConfig,
     KnnConfig,
@@ -192,6 +194,44 @@ class EvalConfig(AgentOptions):
     shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
     videos: int = 8  # how many episodes are filmed
     workers: int = 2  # processes
+
+
+Improve = AloeConfig | BcConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImproveConfig:
+    """Improve a policy by what it experiences: collect, judge, imitate, and again."""
+
+    base: Path  # the policy to begin with: a run, or one of its checkpoints
+    out: Path  # run folder: rollouts, critics, checkpoints, the table of rounds
+    algo: Improve = field(default_factory=AloeConfig)  # what judges, and how
+    data: Path | None = None  # demonstrations; by default what the base was trained on
+    also: tuple[Path, ...] = ()  # further recordings, e.g. of `robolearn deploy` with takeovers
+    env: str = ""  # environment id; by default the one that the base was trained on
+    rounds: int = 3
+    episodes: int = 400  # that are collected in each round
+    replan_every: int = 8  # steps of a chunk that are executed, and judged, at once
+    stride: int = 4  # steps between the observations that are learned from; divides replan_every
+    patience: float = 3.0  # what a failure costs, in mean episodes
+    correct: bool = False  # let the task's expert take over where the policy gets stuck
+    candidates: int = 16  # among which the critic chooses in the evaluation
+    evaluate: int = 200  # episodes of each evaluation after the last round
+    variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
+    seed: int = 3_000_000  # of the first episode; evaluation begins at seed 0
+    workers: int = 2  # processes
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Refuses counts below one.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        for name in ("rounds", "episodes", "replan_every", "stride", "candidates", "evaluate"):
+            if getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} is {getattr(self, name)}; give it 1 or more")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""How advantages become weights, and how a policy is taught what was weighed.
+
+Weights are exp(A / temperature), limited (Peng et al. 2019, "Advantage-weighted regression"). The
+temperature follows from how much of the data shall still count: the effective sample size
+
+    (sum w)^2 / sum w^2
+
+as a share of the data. An advantage that does not differ gives equal weights.
+
+A policy learns from weights by drawing frames as often as they weigh. That is the weighted loss in
+expectation, whatever the policy's loss is; with equal weights it is behaviour cloning, and no step
+is spent on what counts for nothing. Flow matching and diffusion bound the likelihood only loosely,
+so this is a step towards the better actions, not the exact solution of a regularised problem.
+"""
+
+import copy
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from robolearn.policies.base import Info, TrainablePolicy
+from robolearn.policies.configs import ActorConfig, AdvantageConfig
+from robolearn.policies.fitting import minimise
+from robolearn.seeding import stream
+
+if TYPE_CHECKING:
+    from robolearn.experience import Experience
+
+TEMPERATURES = 400  # that are tried
+
+
+def weights_of(advantage: np.ndarray, config: AdvantageConfig) -> np.ndarray:
+    """Weights (N,) of mean 1 for advantages (N,).
+
+    Limits can keep the weights from leaving so little; then they leave as little as they can.
+    """
+    centred = np.asarray(advantage, np.float64) - np.mean(advantage)
+    spread = float(np.abs(centred).max())
+    if spread < 1e-12:
+        return np.ones(len(centred))
+    shares = []
+    temperatures = spread * np.geomspace(1e3, 1e-3, TEMPERATURES)  # the hotter, the more counts
+    for temperature in temperatures:
+        shares.append(effective_share(_limited(centred / temperature, config)))
+        if shares[-1] <= config.effective:
+            break
+    weights = _limited(centred / temperatures[int(np.argmin(shares))], config)
+    return weights / weights.mean()
+
+
+def _limited(exponent: np.ndarray, config: AdvantageConfig) -> np.ndarray:
+    if config.clip == "exponent":
+        return np.exp(np.clip(exponent, -config.limit, config.limit))
+    weights = np.exp(exponent - exponent.max())
+    return np.minimum(weights / weights.mean(), config.limit)
+
+
+def effective_share(weights: np.ndarray) -> float:
+    """The effective sample size of weights (N,), as a share of N."""
+    return float(weights.sum() ** 2 / (np.square(weights).sum() * len(weights)))
+
+
+def imitate(
+    policy: TrainablePolicy,
+    experience: "Experience",
+    frames: np.ndarray,
+    weights: np.ndarray,
+    config: ActorConfig,
+    seed: int,
+) -> tuple[TrainablePolicy, Info]:
+    """A policy that was taught these frames as often as they weigh; its encoder is the old one's.
+
+    Args:
+        policy: where it begins; stays as it is.
+        experience: holds the frames.
+        frames: int (N,).
+        weights: (N,), not all zero.
+        config: how long.
+        seed: of the draws.
+    """
+    student, average = copy.deepcopy(policy).train(), copy.deepcopy(policy)
+    student.encoder().requires_grad_(requires_grad=False)
+    until = np.cumsum(weights / weights.sum())
+
+    def loss(step: int) -> Tensor:
+        rng = stream(seed, f"imitate {step}")
+        chosen = np.searchsorted(until, rng.random(config.batch_size), side="right")
+        batch = experience.batch(frames[np.minimum(chosen, len(frames) - 1)], student.horizon)
+        return student.loss(batch, rng)[0]
+
+    losses = minimise(
+        student,
+        loss,
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        follower=average,
+        pace=1.0 - config.ema,
+    )
+    return average.eval(), {"actor_loss": losses[-1]}

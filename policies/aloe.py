@@ -1,0 +1,230 @@
+"""ALOE: post-training by action-level off-policy evaluation.
+
+Yang et al. 2026, "ALOE: Action-level off-policy evaluation for vision-language-action model
+post-training". What was collected is a mixture: demonstrations, rollouts of older policies,
+corrections. Regressing returns would value that mixture. ALOE values the current policy, chunk by
+chunk, by bootstrapping with what the current policy would do next:
+
+    y = sum_{k<n} gamma^k r_k + gamma^n (1 - terminated) mean_{a' ~ policy} mean_m Q'_m(s', a')
+    loss = sum_m E (Q_m(s, a) - y)^2
+
+with n <= H executed steps, Q' a slow copy of Q, and each head m learning from episodes of its own.
+The published target has no mask for the end of a task; without it (`masked`) nothing is right near
+the end. The mean is in the target, and caution (the least of the heads) only where chunks are
+chosen or judged, since caution would otherwise add up over bootstraps.
+
+The policy then imitates what was executed, weighted by its advantage
+
+    A = Qp(s, a) - mean_{a' ~ policy} Qp(s, a')        Qp the cautious value
+
+and at run time the best of several candidates by Qp is executed (`--scorer critic`).
+"""
+
+import copy
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+from scipy.stats import rankdata, spearmanr
+from torch import Tensor
+
+from robolearn.policies.advantage import effective_share, weights_of
+from robolearn.policies.base import TrainablePolicy
+from robolearn.policies.configs import AloeConfig, CriticConfig
+from robolearn.policies.critic import Critic
+from robolearn.policies.fitting import minimise
+from robolearn.policies.improver import Judgement
+from robolearn.seeding import stream
+
+if TYPE_CHECKING:
+    from robolearn.experience import Experience, Samples
+
+BATCH: Final = 1024  # fragments that are judged at once
+STATISTICS: Final = 20_000  # fragments that the normalisers are fitted to, at most
+HELD_OUT: Final = 0.1  # share of the episodes that a critic is measured on
+
+
+class Aloe:
+    """See the module's docstring, and `Improver`."""
+
+    def __init__(self, config: AloeConfig) -> None:
+        self.config = config
+
+    def judge(
+        self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
+    ) -> Judgement:
+        """Evaluates the policy, and weighs every fragment by its advantage; see `Improver`."""
+        c = self.config.critic
+        samples = experience.samples(policy, c.samples, seed)
+        critic = before or fresh_critic(c, policy, experience, seed)
+        held = held_out(len(experience.replay.lengths))
+        losses = evaluate_policy(critic, experience, samples, held, seed)
+        value, baseline = judged(critic, experience, samples)
+        weights = weights_of(value - baseline, self.config.advantage)
+        figures = {
+            "critic_loss": losses,
+            "effective": effective_share(weights),
+            **measured(critic, experience, samples, held),
+        }
+        return Judgement(weights, figures, critic)
+
+
+def fresh_critic(
+    config: CriticConfig, policy: TrainablePolicy, experience: "Experience", seed: int
+) -> Critic:
+    """A critic of this policy's chunks, with the statistics of the experience."""
+    replay = experience.replay
+    torch.manual_seed(seed)  # the initial weights
+    critic = Critic.for_policy(
+        config, policy, experience.tokens_shape, replay.executed, replay.reward.lowest
+    ).to(experience.device)
+    rng = stream(seed, "statistics")
+    some = rng.choice(replay.starts, min(len(replay.starts), STATISTICS), replace=False)
+    context = experience.context(some)
+    chunks = torch.from_numpy(replay.fragments(some).action).to(experience.device)
+    critic.fit(context.tokens, critic.seen_from_here(chunks[:, None], context.agent_pos)[:, 0])
+    return critic
+
+
+def held_out(episodes: int) -> np.ndarray:
+    """Which episodes no critic learns from, bool (E,); an episode's lot never changes."""
+    return stream(0, "held out").random(episodes) < HELD_OUT
+
+
+def evaluate_policy(
+    critic: Critic,
+    experience: "Experience",
+    samples: "Samples",
+    held: np.ndarray,
+    seed: int,
+) -> float:
+    """Teaches the critic what the policy that drew the samples is worth; the last mean loss.
+
+    Args:
+        critic: learns in place.
+        experience: what it learns from.
+        samples: of the policy, at every observation.
+        held: bool (E,), episodes that it must not see.
+        seed: of the draws.
+    """
+    c, replay = critic.config, experience.replay
+    starts = replay.starts[~held[replay.episode[replay.starts]]]
+    shares = _shares(len(held), c, experience.device)
+    slow = copy.deepcopy(critic).eval().requires_grad_(requires_grad=False)
+
+    def loss(step: int) -> Tensor:
+        rng = stream(seed, f"critic {step}")
+        frames = rng.choice(starts, c.batch_size)
+        values, target = _values_and_target(critic, slow, experience, samples, frames, rng)
+        learns = shares[:, torch.from_numpy(replay.episode[frames]).to(experience.device)]
+        return ((values - target).square() * learns).sum() / learns.sum().clamp_min(1.0)
+
+    rate = c.learning_rate
+    critic.train()
+    return minimise(critic, loss, steps=c.steps, learning_rate=rate, follower=slow, pace=c.polyak)[
+        -1
+    ]
+
+
+def _shares(episodes: int, config: CriticConfig, device: torch.device) -> Tensor:
+    """Which head learns from which episode, 0 or 1 (M, E); an episode's lot never changes."""
+    drawn = stream(0, "heads").random((episodes, config.heads)) < config.share
+    return torch.from_numpy(drawn.T.astype(np.float32)).to(device)
+
+
+def _values_and_target(
+    critic: Critic,
+    slow: Critic,
+    experience: "Experience",
+    samples: "Samples",
+    frames: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Values (M, B) of what was done, and what they should be (B,)."""
+    device, fragments = experience.device, experience.replay.fragments(frames)
+    following = samples.at(fragments.following)  # (B, S, H, J)
+    one = following[np.arange(len(frames)), rng.integers(following.shape[1], size=len(frames))]
+    discount = fragments.discount
+    if not critic.config.masked:
+        steps = fragments.valid.sum(1)
+        discount = (experience.replay.reward.gamma**steps).astype(np.float32)
+    with torch.no_grad():
+        context = experience.context(fragments.following)
+        ahead = slow(context, torch.from_numpy(one)[:, None].to(device)).mean(0)[:, 0]
+        target = torch.from_numpy(fragments.total).to(device)
+        target = target + torch.from_numpy(discount).to(device) * ahead
+        if critic.config.masked:
+            target = target.clamp(critic.lowest, 0.0)
+    return value_of(critic, experience, samples, frames), target
+
+
+def value_of(
+    critic: Critic, experience: "Experience", samples: "Samples", frames: np.ndarray
+) -> Tensor:
+    """Values (M, B) of what was done at frames (B,).
+
+    Where the task ended within a chunk, it goes on as the policy would: what is beyond the end
+    makes no difference, and a chunk that is rated before it is executed knows no end.
+    """
+    fragments = experience.replay.fragments(frames)
+    executed = fragments.valid[..., None]
+    action = np.where(executed, fragments.action, samples.at(frames)[:, 0])
+    actions = torch.from_numpy(action).to(experience.device)[:, None]
+    return critic(experience.context(frames), actions)[..., 0]
+
+
+@torch.inference_mode()
+def judged(
+    critic: Critic, experience: "Experience", samples: "Samples"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cautious values (N,) of what was done at `starts`, and of what the policy would do there."""
+    done, policy = [], []
+    critic.eval()
+    for frames in _batches(experience.replay.starts):
+        done.append(critic.pessimistic(value_of(critic, experience, samples, frames)))
+        chunks = torch.from_numpy(samples.at(frames)).to(experience.device)
+        ahead = critic(experience.context(frames), chunks)
+        policy.append(critic.pessimistic(ahead).mean(-1))
+    return torch.cat(done).cpu().numpy(), torch.cat(policy).cpu().numpy()
+
+
+def _batches(frames: np.ndarray) -> list[np.ndarray]:
+    return [frames[k : k + BATCH] for k in range(0, len(frames), BATCH)]
+
+
+@torch.inference_mode()
+def measured(
+    critic: Critic, experience: "Experience", samples: "Samples", held: np.ndarray
+) -> dict[str, Any]:
+    """How good the critic is on episodes that it never saw.
+
+    `auc`: how often the mean value of a success is above that of a failure; `rank`: the rank
+    correlation of values and returns; `bias` and `error`: mean difference to the returns, and its
+    mean size. Returns are of whoever acted, so a better policy has a bias upwards.
+    """
+    replay = experience.replay
+    starts = replay.starts[held[replay.episode[replay.starts]]]
+    if not len(starts):
+        return {}
+    critic.eval()
+    values = [value_of(critic, experience, samples, frames).mean(0) for frames in _batches(starts)]
+    value, returns = torch.cat(values).cpu().numpy(), replay.returns()[starts]
+    episode = replay.episode[starts]
+    mean = np.bincount(episode, value, len(held))[held] / np.bincount(episode, minlength=len(held))[
+        held
+    ].clip(1)
+    return {
+        "critic_auc": auc(mean, replay.success[held]),
+        "critic_rank": float(spearmanr(value, returns).statistic),
+        "critic_bias": float(np.mean(value - returns)),
+        "critic_error": float(np.mean(np.abs(value - returns))),
+    }
+
+
+def auc(score: np.ndarray, positive: np.ndarray) -> float | None:
+    """How often a positive one scores above a negative one; None where there are not both."""
+    count = int(positive.sum())
+    if count in (0, len(positive)):
+        return None
+    ranks = rankdata(score)[positive].sum()
+    return float((ranks - count * (count + 1) / 2) / (count * (len(positive) - count)))

@@ -1,0 +1,30 @@
+"""Behaviour cloning of everything that was collected, or of what succeeded (filtered)."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from robolearn.policies.base import TrainablePolicy
+from robolearn.policies.configs import BcConfig
+from robolearn.policies.critic import Critic
+from robolearn.policies.improver import Judgement
+
+if TYPE_CHECKING:
+    from robolearn.experience import Experience
+
+
+class Bc:
+    """All weights are equal, or those of failures are zero; see `Improver`."""
+
+    def __init__(self, config: BcConfig) -> None:
+        self.config = config
+
+    def judge(
+        self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
+    ) -> Judgement:
+        """See `Improver`."""
+        del policy, before, seed
+        replay = experience.replay
+        succeeded = replay.success[replay.episode[replay.starts]]
+        weights = (succeeded | (not self.config.successes)).astype(np.float64)
+        return Judgement(weights / weights.mean(), {"kept": float((weights > 0).mean())})

@@ -1,0 +1,55 @@
+"""How a part of a network is taught for a fixed number of steps, beside `robolearn train`."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from robolearn.schedule import cosine
+
+WARMUP: Final = 0.05  # share of the steps
+WEIGHT_DECAY: Final = 1e-4
+CLIP: Final = 1.0  # largest norm of the gradient
+
+
+def minimise(
+    model: nn.Module,
+    loss: Callable[[int], Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    follower: nn.Module | None = None,
+    pace: float = 0.0,
+) -> list[float]:
+    """Teaches whatever in the model wants gradients; returns the losses, meant over tenths.
+
+    Args:
+        model: learns in place.
+        loss: of a step, from 0.
+        steps: how many.
+        learning_rate: its peak; it warms up linearly, then falls to zero as a cosine.
+        follower: a copy of the model, whose weights come after.
+        pace: how much of the difference the follower takes over in a step.
+    """
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    learning: list[Tensor] = list(named.values())
+    behind = dict(follower.named_parameters()) if follower else {}
+    following: list[Tensor] = [behind[name] for name in named if follower]
+    optimizer = torch.optim.AdamW(learning, weight_decay=WEIGHT_DECAY, fused=True)
+    losses = torch.zeros(steps)
+    for step in range(steps):
+        rate = learning_rate * cosine(step, steps, round(WARMUP * steps))
+        optimizer.param_groups[0]["lr"] = rate
+        value = loss(step)
+        optimizer.zero_grad()
+        value.backward()
+        nn.utils.clip_grad_norm_(learning, CLIP)
+        optimizer.step()
+        if following:
+            with torch.no_grad():
+                torch._foreach_lerp_(following, learning, pace)
+        losses[step] = value.detach()
+    borders = [round(part * steps / 10) for part in range(11)]
+    return [float(losses[a:b].mean()) for a, b in pairwise(borders) if b > a]

@@ -1,0 +1,298 @@
+"""`robolearn improve`: a policy gets better by what it experiences.
+
+Every round collects episodes with the current policy, lets the method judge everything collected so
+far, and lets the policy imitate what was judged worth it. The folder is a run like one of
+`robolearn train`, with a checkpoint for each round:
+
+    checkpoints/0000002/model   the policy after round 2
+    rounds/2/rollouts           what the policy before it did, a dataset
+    rounds/2/critic             what judged it, if the method has a critic
+    rounds/2/figures.json       the row of the table
+    critic                      the newest one, for `--scorer critic`
+
+Every phase is a function of what the phases before left on disk, and leaves something whole or
+nothing. So a run that was cut off at any moment goes on there, and ends with the same table.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from robolearn import checkpoint
+from robolearn.agent import open_agent
+from robolearn.config import load_config, save_config
+from robolearn.dataset import EpisodeDataset
+from robolearn.episodes import EpisodeWriter
+from robolearn.evaluate import evaluate
+from robolearn.experience import Experience
+from robolearn.files import AtomicFolder, check_writable
+from robolearn.options import AgentOptions, EvalConfig, ImproveConfig, TrainConfig
+from robolearn.policies import IMPROVERS
+from robolearn.policies.advantage import imitate
+from robolearn.policies.critic import Critic
+from robolearn.policies.improver import Improver
+from robolearn.replay import Reward, replay_of
+from robolearn.results import save_result
+from robolearn.sources import source_of
+from robolearn.stats import wilson
+from robolearn.workers import Job, make_vector, run_seeds
+
+SETTINGS: Final = "improve.json"
+# of the table of rounds: what a row may have, and how it is shown
+COLUMNS: Final = {
+    "round": "{:d}",
+    "n": "{:d}",
+    "success": "{:.1%}",
+    "per_hour": "{:.0f}",
+    "critic_auc": "{:.3f}",
+    "critic_rank": "{:.2f}",
+    "effective": "{:.2f}",
+}
+Row = dict[str, Any]
+
+
+class Improvement:
+    """One run of `robolearn improve`; see the module's docstring.
+
+    Raises:
+        ValueError: unusable options, or a folder with another run.
+    """
+
+    def __init__(self, config: ImproveConfig) -> None:
+        base = checkpoint.resolve(config.base)
+        source = source_of(str(base))
+        config = replace(config, base=base, env=config.env or source.env)
+        if config.data is None:
+            config = replace(config, data=load_config(TrainConfig, checkpoint.run_of(base)).data)
+        if not config.env:
+            raise ValueError(f"{base} does not say what it was trained on; give --env ID")
+        self.config, self.source = config, source
+        self.method: Improver = IMPROVERS[config.algo.kind]()(config.algo)
+        check_writable(config.out)
+        _check_same_run(config)
+        assert config.data is not None
+        self.given = [EpisodeDataset(folder) for folder in (config.data, *config.also)]
+        lengths = self.given[0].episodes.length[self.given[0].episodes.success]
+        if not len(lengths):
+            raise ValueError(f"{config.data} holds no episode that succeeded; give --data FOLDER")
+        self.reward = Reward(float(lengths.mean()), config.patience)
+
+    def run(self) -> list[Row]:
+        """Runs what is missing and returns the table of rounds, one row each."""
+        rows: list[Row] = []
+        for number in range(1, self.config.rounds + 1):
+            rows.append(self.round(number))
+            show(rows)
+        return rows
+
+    def round(self, number: int) -> Row:
+        """One round, or what was found out in it before."""
+        folder = self._folder(number)
+        if (folder / "figures.json").exists():
+            return json.loads((folder / "figures.json").read_text())["row"]
+        Console(stderr=True).print(f"[bold]round {number}[/] collecting")
+        seconds: dict[str, float] = {}
+        with timed(seconds, "collect"):
+            self.collect(number)
+        with timed(seconds, "learn"), one_kind_of_threads():
+            judgement = self.learn(number)
+        rollouts = EpisodeDataset(folder / "rollouts")
+        row = {"round": number, **self._outcome(rollouts), **judgement}
+        save_result(folder, "figures", self.config, {"row": row, "seconds": seconds})
+        return row
+
+    def collect(self, number: int) -> None:
+        """Lets the policy of the round before act, until the dataset of the round is full."""
+        config = self.config
+        options = AgentOptions(
+            policy=str(self._policy(number - 1)),
+            replan_every=config.replan_every,
+            device=config.device,
+        )
+        job = Job(config.env, partial(open_agent, options), self._env_options())
+        with closing(make_vector(config.env, 1, **job.env_options)) as env:
+            arm, cameras = env.get_attr("arm")[0], dict(self.source.cameras)
+        first = config.seed + (number - 1) * config.episodes
+        with EpisodeWriter(
+            self._folder(number) / "rollouts", arm=arm, fps=arm.control_hz, cameras=cameras
+        ) as writer:
+            missing = range(first + len(writer), first + config.episodes)
+            with closing(run_seeds(job, missing, config.workers)) as episodes:
+                for episode in track(
+                    episodes, "acting", len(missing), console=Console(stderr=True)
+                ):
+                    writer.append(episode)
+
+    def learn(self, number: int) -> Row:
+        """Judges everything collected so far, and teaches the policy; figures about both."""
+        config = self.config
+        policy = checkpoint.load_policy(self._policy(number - 1), config.device)
+        datasets = [*self.given, *self._rollouts(number)]
+        replay = replay_of(
+            datasets, self.reward, executed=config.replan_every, stride=config.stride
+        )
+        experience = Experience(policy, datasets, replay)
+        seed = config.seed + number
+        judgement = self.method.judge(policy, experience, self._critic(number - 1), seed)
+        if judgement.critic is not None:
+            judgement.critic.save(self._folder(number) / "critic")
+        better, losses = imitate(
+            policy, experience, replay.starts, judgement.weights, config.algo.actor, seed
+        )
+        with AtomicFolder(config.out / "checkpoints" / f"{number:07d}") as temporary:
+            better.save(temporary / "model")
+        _copy(self._folder(number) / "critic", config.out / "critic")
+        return {"fragments": len(replay.starts), **judgement.figures, **losses}
+
+    def _folder(self, number: int) -> Path:
+        return self.config.out / "rounds" / str(number)
+
+    def _policy(self, number: int) -> Path:
+        """The policy after a round; after none, the base."""
+        if not number:
+            return self.config.base
+        return self.config.out / "checkpoints" / f"{number:07d}" / "model"
+
+    def _critic(self, number: int) -> Critic | None:
+        folder = self._folder(number) / "critic"
+        return Critic.load(folder, self.config.device) if folder.exists() else None
+
+    def _rollouts(self, number: int) -> list[EpisodeDataset]:
+        return [EpisodeDataset(self._folder(k) / "rollouts") for k in range(1, number + 1)]
+
+    def _env_options(self) -> dict[str, Any]:
+        varied = {"variations": self.config.variations} if self.config.variations else {}
+        return {**self.source.observation_options(), **varied}
+
+    def _outcome(self, rollouts: EpisodeDataset) -> Row:
+        """What the policy before this round achieved: success, and successes an hour."""
+        table = rollouts.episodes
+        wins, n = int(table.success.sum()), len(table)
+        low, high = wilson(wins, n)
+        hours = int(table.length.sum()) / rollouts.fps / 3600.0
+        return {
+            "n": n,
+            "success": wins / n,
+            "success_low": low,
+            "success_high": high,
+            "per_hour": wins / hours,
+            "steps": int(table.length.sum()),
+        }
+
+
+def _check_same_run(config: ImproveConfig) -> None:
+    """Notes the settings of a folder, and refuses others.
+
+    Raises:
+        ValueError: the folder was begun with other settings.
+    """
+    free = ("out", "rounds", "workers", "candidates", "evaluate")
+    plain = ImproveConfig(base=config.base, out=Path())
+    settings = replace(config, **{name: getattr(plain, name) for name in free})
+    begun = (config.out / SETTINGS).exists()
+    if begun and load_config(ImproveConfig, config.out, SETTINGS) != settings:
+        raise ValueError(f"{config.out} was begun with other settings; take another --out")
+    save_config(settings, config.out, SETTINGS)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Adds the seconds that something takes."""
+    begin = time.perf_counter()
+    yield
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
+
+
+@contextmanager
+def one_kind_of_threads() -> Iterator[None]:
+    """Another number of threads would change the last bits, and a resumed run its table."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(2, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _copy(folder: Path, to: Path) -> None:
+    if folder.exists():
+        with AtomicFolder(to) as temporary:
+            shutil.copytree(folder, temporary, dirs_exist_ok=True)
+
+
+def show(rows: list[Row]) -> None:
+    """Prints the table of the rounds so far."""
+    shown = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+    table = Table(*[name.replace("_", " ") for name in shown])
+    for row in rows:
+        table.add_row(*[_cell(row.get(name), COLUMNS[name]) for name in shown])
+    Console(stderr=True).print(table)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else form.format(value)
+
+
+def improve(config: ImproveConfig) -> Row:
+    """Runs all rounds, evaluates what came out, writes `improve-result.json` and returns it.
+
+    Raises:
+        ValueError, OSError: unusable options or folders; what was finished is kept.
+    """
+    run = Improvement(config)
+    rows = run.run()
+    figures: Row = {"rounds": rows}
+    for name, settings in _evaluations(run):
+        result = evaluate(settings)
+        kept = ("n", "success", "success_low", "success_high", "latency_ms")
+        figures[name] = {key: result[key] for key in kept}  # type: ignore[literal-required]
+    save_result(config.out, "result", config, figures)
+    return figures
+
+
+def _evaluations(run: Improvement) -> Iterator[tuple[str, EvalConfig]]:
+    """The policy alone, and with its critic if it has one; on the same seeds."""
+    config = run.config
+    last = config.rounds
+    plain = EvalConfig(
+        policy=str(run._policy(last)),
+        out=config.out / "eval-actor",
+        env=config.env,
+        replan_every=config.replan_every,
+        episodes=config.evaluate,
+        variations=config.variations,
+        videos=4,
+        workers=config.workers,
+        device=config.device,
+    )
+    yield "actor", plain
+    critic = run._folder(last) / "critic"
+    if critic.exists():
+        out, scorer = config.out / "eval-selected", str(critic)
+        yield "selected", replace(plain, out=out, scorer=scorer, candidates=config.candidates)
+
+
+def main(config: ImproveConfig) -> int:
+    """Runs the command."""
+    figures = improve(config)
+    for name in ("actor", "selected"):
+        if name in figures:
+            row = figures[name]
+            print(
+                f"{name}: success {row['success']:.1%} "
+                f"({row['success_low']:.1%} to {row['success_high']:.1%}, n = {row['n']})"
+            )
+    print(f"{config.out} is a run like any other; evaluate it with:")
+    print(f"  robolearn eval --policy {config.out}")
+    return 0

@@ -1,0 +1,202 @@
+"""Post-training: rounds of collecting, judging and imitating, which go on where they were cut."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import toy
+
+from robolearn import checkpoint
+from robolearn.dataset import EpisodeDataset
+from robolearn.episodes import EpisodeWriter
+from robolearn.experience import Experience
+from robolearn.improve import Improvement, improve
+from robolearn.options import ImproveConfig
+from robolearn.policies.base import as_tensors
+from robolearn.policies.configs import ActorConfig, AloeConfig, BcConfig, CriticConfig
+from robolearn.replay import Reward, replay_of
+from robolearn.train import train
+
+SMALL = CriticConfig(heads=2, hidden=16, depth=1, steps=8, batch_size=16, samples=2)
+ALOE = AloeConfig(critic=SMALL, actor=ActorConfig(steps=6, batch_size=16))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("improve")
+    data = toy.record_demonstrations(folder / "data", 6)
+    train(toy.train_config(data, folder / "base", steps=30))
+    return folder / "base"
+
+
+def config(base, out, **changes):
+    plain = {"rounds": 2, "episodes": 5, "replan_every": 4, "stride": 2, "evaluate": 2}
+    settings = {"algo": ALOE, "candidates": 2, "workers": 0, **plain, **changes}
+    return ImproveConfig(base=base, out=out, **settings)
+
+
+@pytest.fixture(scope="module")
+def whole(base):
+    """A run of two rounds, and its result."""
+    out = base.parent / "whole"
+    return out, improve(config(base, out))
+
+
+def test_rounds_collect_judge_and_imitate(base, whole):
+    out, figures = whole
+    assert [row["round"] for row in figures["rounds"]] == [1, 2]
+    assert all(row["n"] == 5 and row["fragments"] > 20 for row in figures["rounds"])
+    first = EpisodeDataset(out / "rounds/1/rollouts").episodes.seed
+    second = EpisodeDataset(out / "rounds/2/rollouts").episodes.seed
+    assert not set(first) & set(second)
+    assert set(figures["selected"]) >= {"n", "success", "latency_ms"}
+    weights = [
+        checkpoint.load_policy(path).state_dict()
+        for path in (base, out / "checkpoints/0000001", out / "checkpoints/0000002")
+    ]
+    changed = {k for k, v in weights[0].items() if not torch.equal(v, weights[1][k])}
+    assert changed
+    assert all(name.startswith("head.") for name in changed)  # the encoder stays
+    assert any(not torch.equal(v, weights[2][k]) for k, v in weights[1].items())
+
+
+def cut(run, where):
+    """A run as a crash would leave it."""
+    if where == "before judging":
+        shutil.rmtree(run / "rounds/2/critic")
+    if where != "before the figures":
+        shutil.rmtree(run / "checkpoints/0000002")
+    (run / "rounds/2/figures.json").unlink()
+
+
+@pytest.mark.parametrize("where", ["before judging", "before imitating", "before the figures"])
+def test_a_run_that_was_cut_off_ends_with_the_same_table(base, whole, tmp_path, where):
+    done, figures = whole
+    run = tmp_path / "run"
+    shutil.copytree(done, run)
+    cut(run, where)
+    again = Improvement(config(base, run)).run()
+    assert again == figures["rounds"]
+    for name in ("checkpoints/0000002/model", "rounds/2/critic", "critic"):
+        assert checkpoint.fingerprint(run / name) == checkpoint.fingerprint(done / name), name
+
+
+@pytest.mark.parametrize("episode", [2, 8])
+def test_so_does_one_that_was_cut_off_while_acting(base, whole, tmp_path, monkeypatch, episode):
+    _, figures = whole
+    written, append = [], EpisodeWriter.append
+
+    def interrupted(writer, finished):
+        written.append(finished.seed)
+        if len(written) == episode:
+            raise KeyboardInterrupt
+        return append(writer, finished)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EpisodeWriter, "append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Improvement(config(base, tmp_path / "run")).run()
+    assert Improvement(config(base, tmp_path / "run")).run() == figures["rounds"]
+
+
+def test_other_settings_are_refused(base, whole):
+    out, _ = whole
+    with pytest.raises(ValueError, match="other settings"):
+        improve(config(base, out, episodes=6))
+
+
+def test_the_base_must_say_what_it_was_trained_on(base, tmp_path):
+    alone = tmp_path / "alone"
+    shutil.copytree(checkpoint.resolve(base), alone)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        improve(config(alone, tmp_path / "out"))
+
+
+def test_filtered_cloning_keeps_what_succeeded(base, tmp_path):
+    algo = BcConfig(successes=True, actor=ActorConfig(steps=3, batch_size=8))
+    rows = Improvement(config(base, tmp_path / "out", algo=algo, rounds=1)).run()
+    run = Improvement(config(base, tmp_path / "out", algo=algo, rounds=1))
+    replay = replay_of(
+        [*run.given, EpisodeDataset(tmp_path / "out/rounds/1/rollouts")],
+        run.reward,
+        executed=4,
+        stride=2,
+    )
+    share = replay.success[replay.episode[replay.starts]].mean()
+    assert rows[0]["kept"] == pytest.approx(share)
+    assert 0.0 < share < 1.0
+
+
+def test_equal_weights_are_behaviour_cloning_bitwise(base, tmp_path):
+    """A judge without an opinion changes nothing about what is imitated."""
+    from robolearn.policies.advantage import imitate
+
+    experience, policy = experienced(base)
+    starts, actor = experience.replay.starts, ActorConfig(steps=4, batch_size=8)
+    one, two = (
+        imitate(policy, experience, starts, weights, actor, seed=3)[0].state_dict()
+        for weights in (np.ones(len(starts)), np.full(len(starts), 0.25))
+    )
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+
+
+def experienced(base):
+    policy = checkpoint.load_policy(base)
+    dataset = EpisodeDataset(base.parent / "data")
+    replay = replay_of([dataset], Reward(10.0), executed=4, stride=2)
+    return Experience(policy, [dataset], replay), policy
+
+
+def test_cached_tokens_are_what_the_policy_sees(base):
+    experience, policy = experienced(base)
+    dataset = EpisodeDataset(base.parent / "data")
+    frames = experience.replay.frames[::7]
+    windows = dataset.windows(policy.horizon, cameras=tuple(policy.cameras))
+    batch = as_tensors(windows.get(frames), "cpu")
+    with torch.inference_mode():
+        fresh = policy.encode(batch, batch["instruction"])
+    torch.testing.assert_close(experience.tokens(frames), fresh.tokens, atol=2e-3, rtol=2e-3)
+    rebuilt = experience.batch(frames, policy.horizon)
+    assert torch.equal(rebuilt["action"], batch["action"])
+    assert torch.equal(rebuilt["agent_pos"], batch["agent_pos"])
+
+
+def test_two_datasets_are_gathered_in_any_order(base):
+    policy = checkpoint.load_policy(base)
+    data = base.parent / "data"
+    both = [EpisodeDataset(data), EpisodeDataset(data)]
+    experience = Experience(policy, both, replay_of(both, Reward(10.0), executed=4, stride=2))
+    frames = experience.replay.frames
+    half = len(frames) // 2
+    mixed = np.stack([frames[:half], frames[half:]], 1).ravel()
+    tokens = experience.tokens(mixed).unflatten(0, (-1, 2))
+    assert torch.equal(tokens[:, 0], tokens[:, 1])
+
+
+def test_a_critic_of_another_encoder_is_refused(base, whole, tmp_path):
+    from robolearn.policies.scorers import open_scorer
+    from robolearn.sources import source_of
+
+    out, _ = whole
+    other = toy.tiny_policy()
+    other.save(tmp_path / "other")
+    critic = str(out / "critic")
+    with pytest.raises(checkpoint.CheckpointError, match="tokens of another policy"):
+        open_scorer(critic, other, source_of(tmp_path / "other"))
+    better = checkpoint.load_policy(out)
+    open_scorer(critic, better, source_of(out))  # the encoder is the base's
+
+
+def test_bad_counts_are_refused(base, tmp_path):
+    with pytest.raises(ValueError, match="--episodes is 0"):
+        config(base, tmp_path, episodes=0)
+    with pytest.raises(ValueError, match="divides"):
+        improve(replace(config(base, tmp_path / "out"), stride=3, rounds=1))
+
+
+def test_the_table_is_written(whole):
+    out, figures = whole
+    assert json.loads((out / "result.json").read_text())["rounds"] == figures["rounds"]
