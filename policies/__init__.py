@@ -20,4 +20,7 @@ POLICIES: dict[str, Callable[[], "type[TrainablePolicy]"]] = {
 IMPROVERS: dict[str, Callable[[], "Callable[[Any], Improver]"]] = {
     "aloe": _lazy("aloe", "Aloe"),
     "bc": _lazy("bc", "Bc"),
+    "dagger": _lazy("dagger", "Dagger"),
+    "awr": _lazy("awr", "Awr"),
+    "q-chunking": _lazy("q_chunking", "QChunking"),
 }

@@ -33,15 +33,13 @@ from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.configs import AloeConfig, CriticConfig
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
-from robolearn.policies.improver import Judgement
+from robolearn.policies.improver import Judgement, held_out, in_batches
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
     from robolearn.experience import Experience, Samples
 
-BATCH: Final = 1024  # fragments that are judged at once
 STATISTICS: Final = 20_000  # fragments that the normalisers are fitted to, at most
-HELD_OUT: Final = 0.1  # share of the episodes that a critic is measured on
 
 
 class Aloe:
@@ -54,19 +52,33 @@ class Aloe:
         self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
     ) -> Judgement:
         """Evaluates the policy, and weighs every fragment by its advantage; see `Improver`."""
-        c = self.config.critic
-        samples = experience.samples(policy, c.samples, seed)
-        critic = before or fresh_critic(c, policy, experience, seed)
-        held = held_out(len(experience.replay.lengths))
-        losses = evaluate_policy(critic, experience, samples, held, seed)
+        critic, samples, figures = critic_of(self.config.critic, policy, experience, before, seed)
         value, baseline = judged(critic, experience, samples)
         weights = weights_of(value - baseline, self.config.advantage)
-        figures = {
-            "critic_loss": losses,
-            "effective": effective_share(weights),
-            **measured(critic, experience, samples, held),
-        }
-        return Judgement(weights, figures, critic)
+        return Judgement(weights, {"effective": effective_share(weights), **figures}, critic)
+
+
+def critic_of(
+    config: CriticConfig,
+    policy: TrainablePolicy,
+    experience: "Experience",
+    before: Critic | None,
+    seed: int,
+) -> tuple[Critic, "Samples", dict[str, Any]]:
+    """A critic of the current policy, the policy's samples it learned from, and figures.
+
+    Args:
+        config: of a fresh critic.
+        policy: the current one.
+        experience: what it learns from.
+        before: the critic of the round before, which is taught on.
+        seed: of all draws.
+    """
+    samples = experience.samples(policy, config.samples, seed)
+    critic = before or fresh_critic(config, policy, experience, seed)
+    held = held_out(len(experience.replay.lengths))
+    loss = evaluate_policy(critic, experience, samples, held, seed)
+    return critic, samples, {"critic_loss": loss, **measured(critic, experience, samples, held)}
 
 
 def fresh_critic(
@@ -84,11 +96,6 @@ def fresh_critic(
     chunks = torch.from_numpy(replay.fragments(some).action).to(experience.device)
     critic.fit(context.tokens, critic.seen_from_here(chunks[:, None], context.agent_pos)[:, 0])
     return critic
-
-
-def held_out(episodes: int) -> np.ndarray:
-    """Which episodes no critic learns from, bool (E,); an episode's lot never changes."""
-    return stream(0, "held out").random(episodes) < HELD_OUT
 
 
 def evaluate_policy(
@@ -142,15 +149,17 @@ def _values_and_target(
 ) -> tuple[Tensor, Tensor]:
     """Values (M, B) of what was done, and what they should be (B,)."""
     device, fragments = experience.device, experience.replay.fragments(frames)
-    following = samples.at(fragments.following)  # (B, S, H, J)
-    one = following[np.arange(len(frames)), rng.integers(following.shape[1], size=len(frames))]
+    chunks = samples.at(fragments.following)  # (B, S, H, J)
+    if critic.config.backup == "policy":
+        chunks = chunks[np.arange(len(frames)), rng.integers(chunks.shape[1], size=len(frames))]
+        chunks = chunks[:, None]
     discount = fragments.discount
     if not critic.config.masked:
         steps = fragments.valid.sum(1)
         discount = (experience.replay.reward.gamma**steps).astype(np.float32)
     with torch.no_grad():
         context = experience.context(fragments.following)
-        ahead = slow(context, torch.from_numpy(one)[:, None].to(device)).mean(0)[:, 0]
+        ahead = slow(context, torch.from_numpy(chunks).to(device)).mean(0).amax(-1)
         target = torch.from_numpy(fragments.total).to(device)
         target = target + torch.from_numpy(discount).to(device) * ahead
         if critic.config.masked:
@@ -180,16 +189,12 @@ def judged(
     """Cautious values (N,) of what was done at `starts`, and of what the policy would do there."""
     done, policy = [], []
     critic.eval()
-    for frames in _batches(experience.replay.starts):
+    for frames in in_batches(experience.replay.starts):
         done.append(critic.pessimistic(value_of(critic, experience, samples, frames)))
         chunks = torch.from_numpy(samples.at(frames)).to(experience.device)
         ahead = critic(experience.context(frames), chunks)
         policy.append(critic.pessimistic(ahead).mean(-1))
     return torch.cat(done).cpu().numpy(), torch.cat(policy).cpu().numpy()
-
-
-def _batches(frames: np.ndarray) -> list[np.ndarray]:
-    return [frames[k : k + BATCH] for k in range(0, len(frames), BATCH)]
 
 
 @torch.inference_mode()
@@ -207,7 +212,9 @@ def measured(
     if not len(starts):
         return {}
     critic.eval()
-    values = [value_of(critic, experience, samples, frames).mean(0) for frames in _batches(starts)]
+    values = [
+        value_of(critic, experience, samples, frames).mean(0) for frames in in_batches(starts)
+    ]
     value, returns = torch.cat(values).cpu().numpy(), replay.returns()[starts]
     episode = replay.episode[starts]
     mean = np.bincount(episode, value, len(held))[held] / np.bincount(episode, minlength=len(held))[

@@ -179,6 +179,7 @@ class CriticConfig:
     polyak: float = 0.01  # how much of the weights the target network takes over in a step
     samples: int = 4  # of the policy at every observation
     masked: bool = True  # whether nothing follows the end of a task; without: an ablation
+    backup: Literal["policy", "best"] = "policy"  # what follows: a chunk of the policy, or the best
 
     def __post_init__(self) -> None:
         """Refuses sizes below one and shares outside 0..1.
@@ -249,4 +250,45 @@ class BcConfig:
 
     kind: ClassVar[str] = "bc"
     successes: bool = False  # only of episodes that succeeded: filtered behaviour cloning
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+
+@dataclass(frozen=True)
+class DaggerConfig:
+    """What defines imitation of demonstrations and corrections."""
+
+    kind: ClassVar[str] = "dagger"
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+
+@dataclass(frozen=True)
+class AwrConfig:
+    """What defines advantage-weighted regression."""
+
+    kind: ClassVar[str] = "awr"
+    bins: int = 101  # of the value's distribution
+    hidden: int = 256  # width
+    steps: int = 2000  # of each round
+    batch_size: int = 256  # observations a step
+    learning_rate: float = 1e-3  # peak; warms up linearly, then falls to zero as a cosine
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one, and a single bin.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        _at_least_one(self, "hidden", "steps", "batch_size")
+        if self.bins < 2:
+            raise ValueError(f"policy bins is {self.bins}; a distribution needs at least 2")
+
+
+@dataclass(frozen=True)
+class QChunkingConfig:
+    """What defines Q-chunking."""
+
+    kind: ClassVar[str] = "q-chunking"
+    critic: CriticConfig = field(default_factory=lambda: CriticConfig(backup="best"))
     actor: ActorConfig = field(default_factory=ActorConfig)

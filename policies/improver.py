@@ -1,15 +1,19 @@
 """What post-training methods share: each judges what was done; imitating it is common to all."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
 from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.critic import Critic
+from robolearn.seeding import stream
 
 if TYPE_CHECKING:
     from robolearn.experience import Experience
+
+HELD_OUT: Final = 0.1  # share of the episodes that a judge is measured on
+BATCH: Final = 1024  # fragments that are judged at once
 
 
 @dataclass
@@ -43,3 +47,13 @@ class Improver(Protocol):
             before: the critic of the round before, which may be taught on; None in the first.
             seed: of all draws.
         """
+
+
+def held_out(episodes: int) -> np.ndarray:
+    """Which episodes no judge learns from, bool (E,); an episode's lot never changes."""
+    return stream(0, "held out").random(episodes) < HELD_OUT
+
+
+def in_batches(frames: np.ndarray) -> list[np.ndarray]:
+    """Frames (N,) in parts that fit into memory."""
+    return [frames[k : k + BATCH] for k in range(0, len(frames), BATCH)]

@@ -4,10 +4,10 @@ Those of this module need no fitting; the verifiers do (`robolearn.policies.veri
 see the same candidates, so what they gain can be compared.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from robolearn import checkpoint
 from robolearn.policies.base import Chunks, Context, Generators, Policy
 
 if TYPE_CHECKING:
+    from robolearn.policies.fitted import Fitted
     from robolearn.policies.verifier import Verifier
     from robolearn.sources import Source
 
@@ -76,6 +77,23 @@ class ResidualScorer:
         return -error.unflatten(1, (-1, self.draws)).mean(-1)
 
 
+class Blend:
+    """Several scorers with equal say: each one's scores are standardised over the candidates."""
+
+    def __init__(self, scorers: Sequence[Scorer]) -> None:
+        self.scorers = scorers
+
+    def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
+        """See `Scorer`."""
+        given = [scorer.score(context, chunks, noise) for scorer in self.scorers]
+        return torch.stack([_standardised(score) for score in given]).sum(0)
+
+
+def _standardised(score: Tensor) -> Tensor:
+    spread = score.std(1, correction=0, keepdim=True)
+    return (score - score.mean(1, keepdim=True)) / spread.clamp_min(1e-12)
+
+
 UNFITTED: Final[dict[str, Callable[[Policy], Scorer]]] = {
     "random": RandomScorer,
     "medoid": MedoidScorer,
@@ -86,13 +104,17 @@ VERIFIERS: Final = {
     "knn": "comparators:Knn",
     "mahalanobis": "comparators:Mahalanobis",
     "rnd": "comparators:Rnd",
-    "critic": "critic:Critic",
 }
+FITTED: Final = {**VERIFIERS, "critic": "critic:Critic"}
 
 
 def verifier_type(kind: str) -> "type[Verifier]":
     """The class of a kind of verifier."""
-    module, _, name = VERIFIERS[kind].partition(":")
+    return _class(VERIFIERS[kind])
+
+
+def _class(place: str) -> Any:  # noqa: ANN401 (a scorer's class)
+    module, _, name = place.partition(":")
     return getattr(import_module(f"robolearn.policies.{module}"), name)
 
 
@@ -100,30 +122,34 @@ def open_scorer(name: str, policy: Policy, source: "Source") -> Scorer:
     """A scorer for the candidates of a policy.
 
     Args:
-        name: random, medoid or residual; a fitted verifier's folder; or a kind of verifier, which
-            is then looked for in the run of the policy, where `robolearn train` puts it.
+        name: random, medoid or residual; the folder of a fitted scorer; or a kind of these, which
+            is then looked for in the run of the policy, where it was put; or several of them with
+            "+" between.
         policy: makes the candidates.
         source: where the policy comes from.
 
     Raises:
         CheckpointError: no such scorer, or it was fitted to another policy.
     """
+    if "+" in name and not Path(name).exists():
+        return Blend([open_scorer(part, policy, source) for part in name.split("+")])
     if name in UNFITTED:
         return UNFITTED[name](policy)
-    place = source.run / name if name in VERIFIERS else Path(name)
+    place = source.run / name if name in FITTED else Path(name)
     if not place.exists():
-        known = ", ".join([*UNFITTED, *VERIFIERS])
+        known = ", ".join([*UNFITTED, *FITTED])
         how = f"fit one with: robolearn train --policy {name if name in VERIFIERS else 'taco'}"
+        how = "fit one with: robolearn improve" if name == "critic" else how
         raise checkpoint.CheckpointError(
             f"there is no scorer {name!r} ({place} does not exist); known are {known} and folders "
             f"of fitted ones; {how} --base {source.run}"
         )
     description, _ = checkpoint.load_model(place)
-    if description["kind"] not in VERIFIERS:
+    if description["kind"] not in FITTED:
         raise checkpoint.CheckpointError(
             f"{place} holds a {description['kind']} policy, which rates no candidates; give one of "
-            f"{', '.join([*UNFITTED, *VERIFIERS])}, or the folder of a fitted verifier"
+            f"{', '.join([*UNFITTED, *FITTED])}, or the folder of a fitted scorer"
         )
-    verifier = verifier_type(description["kind"]).load(place, str(policy.device))
-    verifier.check_base(policy, source)
-    return verifier
+    scorer: Fitted = _class(FITTED[description["kind"]]).load(place, str(policy.device))
+    scorer.check_base(policy, source)
+    return scorer

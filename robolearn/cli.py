@@ -63,6 +63,9 @@ METHODS: Final = {
         {
             "aloe": (*_IMPROVE, "policies.configs:AloeConfig"),
             "bc": (*_IMPROVE, "policies.configs:BcConfig"),
+            "dagger": (*_IMPROVE, "policies.configs:DaggerConfig"),
+            "awr": (*_IMPROVE, "policies.configs:AwrConfig"),
+            "q-chunking": (*_IMPROVE, "policies.configs:QChunkingConfig"),
         },
     ),
 }

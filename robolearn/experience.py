@@ -33,10 +33,14 @@ class Experience:
         policy: its encoder makes the tokens; it must be in eval mode.
         datasets: where the frames of the replay come from, in this order.
         replay: their fragments.
+
+    Attributes:
+        demonstrations: the first so many episodes were shown to it, all others it made.
     """
 
     def __init__(self, policy: Policy, datasets: Sequence[EpisodeDataset], replay: Replay) -> None:
         self.replay, self.device = replay, policy.device
+        self.demonstrations = len(datasets[0].episodes)
         self._parts = [cached_tokens(policy, dataset, replay.stride) for dataset in datasets]
         self._begins = np.cumsum([0, *map(len, self._parts)])
         self._row = np.full(len(replay.episode), -1)

@@ -13,11 +13,14 @@ from tyro.conf import Positional
 from robolearn.contract import SAFE_ACCELERATION, SAFE_SPEED
 from robolearn.policies.configs import (
     AloeConfig,
+    AwrConfig,
     BcConfig,
+    DaggerConfig,
     DiffusionConfig,
     FlowConfig,
     KnnConfig,
     MahalanobisConfig,
+    QChunkingConfig,
     RndConfig,
     TacoConfig,
 )
@@ -196,7 +199,7 @@ class EvalConfig(AgentOptions):
     workers: int = 2  # processes
 
 
-Improve = AloeConfig | BcConfig
+Improve = AloeConfig | BcConfig | DaggerConfig | AwrConfig | QChunkingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

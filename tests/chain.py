@@ -83,9 +83,12 @@ class Known:
 
     tokens_shape = property(lambda self: (1, self.world.size))
 
-    def context(self, frames):
+    def tokens(self, frames):
         hot = np.eye(self.world.size, dtype=np.float32)[self.states[frames]]
-        return Context(torch.from_numpy(hot)[:, None], torch.zeros(len(frames), 1))
+        return torch.from_numpy(hot)[:, None]
+
+    def context(self, frames):
+        return Context(self.tokens(frames), torch.zeros(len(frames), 1))
 
     def samples(self, good, count=16, seed=1):
         """Chunks of a policy that takes the good action with this probability."""

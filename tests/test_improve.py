@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import toy
+from chain import Chain, Known
 
 from robolearn import checkpoint
 from robolearn.dataset import EpisodeDataset
@@ -15,8 +16,20 @@ from robolearn.episodes import EpisodeWriter
 from robolearn.experience import Experience
 from robolearn.improve import Improvement, improve
 from robolearn.options import ImproveConfig
+from robolearn.policies.aloe import evaluate_policy
+from robolearn.policies.awr import fitted_value, value_at
 from robolearn.policies.base import as_tensors
-from robolearn.policies.configs import ActorConfig, AloeConfig, BcConfig, CriticConfig
+from robolearn.policies.bc import Bc
+from robolearn.policies.configs import (
+    ActorConfig,
+    AloeConfig,
+    AwrConfig,
+    BcConfig,
+    CriticConfig,
+    DaggerConfig,
+    QChunkingConfig,
+)
+from robolearn.policies.dagger import Dagger
 from robolearn.replay import Reward, replay_of
 from robolearn.train import train
 
@@ -115,19 +128,72 @@ def test_the_base_must_say_what_it_was_trained_on(base, tmp_path):
         improve(config(alone, tmp_path / "out"))
 
 
-def test_filtered_cloning_keeps_what_succeeded(base, tmp_path):
-    algo = BcConfig(successes=True, actor=ActorConfig(steps=3, batch_size=8))
-    rows = Improvement(config(base, tmp_path / "out", algo=algo, rounds=1)).run()
-    run = Improvement(config(base, tmp_path / "out", algo=algo, rounds=1))
-    replay = replay_of(
-        [*run.given, EpisodeDataset(tmp_path / "out/rounds/1/rollouts")],
-        run.reward,
-        executed=4,
-        stride=2,
-    )
-    share = replay.success[replay.episode[replay.starts]].mean()
-    assert rows[0]["kept"] == pytest.approx(share)
-    assert 0.0 < share < 1.0
+ACTOR = ActorConfig(steps=3, batch_size=8)
+QUICK = {"steps": 5, "batch_size": 8}
+
+
+@pytest.mark.parametrize(
+    "algo",
+    [
+        BcConfig(actor=ACTOR),
+        BcConfig(successes=True, actor=ACTOR),
+        DaggerConfig(actor=ACTOR),
+        AwrConfig(actor=ACTOR, hidden=8, **QUICK),
+        QChunkingConfig(critic=replace(SMALL, backup="best", **QUICK), actor=ACTOR),
+    ],
+    ids=["bc", "filtered-bc", "dagger", "awr", "q-chunking"],
+)
+def test_other_methods_go_the_same_way(base, tmp_path, algo):
+    settings = config(base, tmp_path / "out", algo=algo, rounds=1)
+    (row,) = Improvement(settings).run()
+    assert row["n"] == 5
+    assert "actor_loss" in row
+    assert (tmp_path / "out/critic").exists() == (algo.kind == "q-chunking")
+
+
+def test_filtered_cloning_keeps_what_succeeded(base):
+    experience, policy = experienced(base)
+    replay = experience.replay
+    replay.success[::2] = False
+    weights = Bc(BcConfig(successes=True)).judge(policy, experience, None, 0).weights
+    np.testing.assert_array_equal(weights > 0, replay.success[replay.episode[replay.starts]])
+    assert weights.mean() == pytest.approx(1.0)
+
+
+def test_dagger_keeps_demonstrations_and_corrections(base):
+    experience, policy = experienced(base)
+    replay, experience.demonstrations = experience.replay, 2
+    replay.columns["intervention"][replay.ends[3] - 4 : replay.ends[3]] = True
+    weights = Dagger(DaggerConfig()).judge(policy, experience, None, 0).weights
+    corrected = replay.columns["intervention"][replay.starts]
+    shown = replay.episode[replay.starts] < 2
+    np.testing.assert_array_equal(weights > 0, corrected | shown)
+    assert corrected.any()
+
+
+def test_a_state_value_is_learned_from_returns():
+    known = Known(Chain(5), 1, (0.9,), episodes=200)
+    settings = AwrConfig(hidden=32, steps=300, learning_rate=5e-3)
+    nobody = np.zeros(200, bool)
+    value = fitted_value(settings, known, known.replay.returns(), nobody, seed=0)
+    found = value_at(value, known, known.replay.starts)
+    by_state = [found[known.states[known.replay.starts] == s].mean() for s in range(5)]
+    assert (np.diff(by_state) > 0).all()
+    q = known.exact(0.9)
+    exact = [0.9 * q[s, (1.0,)] + 0.1 * q[s, (-1.0,)] for s in range(5)]
+    np.testing.assert_allclose(by_state, exact, atol=0.25)
+
+
+def test_the_best_of_several_chunks_is_worth_more_than_any():
+    known = Known(Chain(5), 3, (0.3, 0.7))
+    quick = {"steps": 400, "learning_rate": 5e-3, "polyak": 0.05, "hidden": 16}
+    values = {}
+    for backup in ("policy", "best"):
+        critic = known.critic(backup=backup, **quick)
+        evaluate_policy(critic, known, known.samples(0.5, count=8), np.zeros(400, bool), seed=0)
+        values[backup] = known.wrong(critic, known.exact(0.999))
+    assert values["best"] < 0.1  # of 8 chunks one is mostly the best there is
+    assert values["policy"] > 2 * values["best"]
 
 
 def test_equal_weights_are_behaviour_cloning_bitwise(base, tmp_path):

@@ -18,6 +18,7 @@ from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, 
 from robolearn.policies.scorers import (
     UNFITTED,
     VERIFIERS,
+    Blend,
     MedoidScorer,
     RandomScorer,
     ResidualScorer,
@@ -278,3 +279,34 @@ def test_data_that_the_policy_cannot_look_at(base, toy_data, tmp_path):
 def test_fits_that_cannot_be(base, toy_data, tmp_path, settings, words):
     with pytest.raises(ValueError, match=words):
         fit(FitConfig(**{"base": base, "data": toy_data, "out": tmp_path / "v", **settings}))
+
+
+def test_a_blend_gives_each_scorer_the_same_say(base):
+    policy = load_policy(base)
+    with torch.inference_mode():
+        context = policy.encode(toy.observations(2), ["go"] * 2)
+        chunks = policy.sample(context, 6, noise())
+
+        def scores(name):
+            scorer = open_scorer(name, policy, source_of(base))
+            return scorer.score(context, chunks, noise(1))
+
+        medoid, residual = scores("medoid"), scores("residual")
+        both = scores("medoid+residual")
+        huge = Blend([Scaled(1e6), Scaled(1.0)]).score(context, chunks, noise(1))
+    torch.testing.assert_close(both, standardised(medoid) + standardised(residual))
+    torch.testing.assert_close(huge, 2.0 * standardised(huge))
+
+
+class Scaled:
+    """Prefers later candidates, by more or by less."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def score(self, context, chunks, noise):
+        return self.size * torch.arange(6.0).expand(2, -1)
+
+
+def standardised(score):
+    return (score - score.mean(1, keepdim=True)) / score.std(1, correction=0, keepdim=True)

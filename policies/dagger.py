@@ -1,0 +1,35 @@
+"""DAgger with takeovers (HG-DAgger, Kelly et al. 2019): imitate who demonstrates and who corrects.
+
+What the policy did by itself counts for nothing, however well it went.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from robolearn.policies.base import TrainablePolicy
+from robolearn.policies.configs import DaggerConfig
+from robolearn.policies.critic import Critic
+from robolearn.policies.improver import Judgement
+
+if TYPE_CHECKING:
+    from robolearn.experience import Experience
+
+
+class Dagger:
+    """See the module's docstring, and `Improver`."""
+
+    def __init__(self, config: DaggerConfig) -> None:
+        self.config = config
+
+    def judge(
+        self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
+    ) -> Judgement:
+        """See `Improver`."""
+        del policy, before, seed
+        replay = experience.replay
+        corrected = replay.fragments(replay.starts).intervention[:, 0]
+        shown = replay.episode[replay.starts] < experience.demonstrations
+        weights = (corrected | shown).astype(np.float64)
+        figures = {"kept": float(weights.mean()), "corrected": float(corrected.mean())}
+        return Judgement(weights / weights.mean(), figures)
