@@ -90,7 +90,7 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
         self.image_size, self.render_quality = _check_size(image_size), render_quality
         self._build_simulation(ServoModel.load(Path(servos), self.arm) if servos else None)
         self.task_description = ""
-        self._seed = self._held = 0
+        self.episode_seed = self._held = 0
         self._goal_pictures: dict[str, np.ndarray] = {}
         self._goal_pixels = goal_pixels and bool(self.active_cameras)
         self._renderer: Renderer | None = None
@@ -141,7 +141,7 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
         chosen = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         start = self.draw(chosen, wish(options))
         self._place(self.data, start)
-        self._seed, self._held = chosen, 0
+        self.episode_seed, self._held = chosen, 0
         self._start, self._goal_pictures = start, {}
         self.goal, self.task_description = start.goal, start.instruction
         self.remember(self.state, self.goal[None])
@@ -234,7 +234,7 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
     ) -> dict[str, Any]:
         return {
             Info.TASK: self.task_description,
-            Info.SEED: self._seed,
+            Info.SEED: self.episode_seed,
             Info.IS_SUCCESS: success,
             Info.SUCCESS: success,
             Info.PROGRESS: progress,

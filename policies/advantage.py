@@ -21,7 +21,7 @@ from torch import Tensor
 
 from robolearn.policies.base import Info, TrainablePolicy
 from robolearn.policies.configs import ActorConfig, AdvantageConfig
-from robolearn.policies.fitting import minimise
+from robolearn.policies.fitting import in_bf16, minimise
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def imitate(
         rng = stream(seed, f"imitate {step}")
         chosen = np.searchsorted(until, rng.random(config.batch_size), side="right")
         batch = experience.batch(frames[np.minimum(chosen, len(frames) - 1)], student.horizon)
-        return student.loss(batch, rng)[0]
+        with in_bf16(student.device):
+            return student.loss(batch, rng)[0]
 
     losses = minimise(
         student,

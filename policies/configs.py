@@ -166,7 +166,7 @@ class CriticConfig:
 
     kind: ClassVar[str] = "critic"
     heads: int = 4  # M
-    hidden: int = 128  # width
+    hidden: int = 64  # width
     depth: int = 2  # transformer layers
     patch: int = 4  # chunk steps in one token, at most
     prior: float = 0.1  # size of each head's frozen random network, in mean episodes
@@ -200,7 +200,7 @@ class ActorConfig:
     """How a policy is taught what was weighed."""
 
     steps: int = 1500  # of each round
-    batch_size: int = 256  # observations a step
+    batch_size: int = 128  # observations a step
     learning_rate: float = 3e-4  # peak; warms up linearly, then falls to zero as a cosine
     ema: float = 0.995  # decay of the averaged weights, which are the ones that act
 

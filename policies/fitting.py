@@ -1,17 +1,25 @@
 """How a part of a network is taught for a fixed number of steps, beside `robolearn train`."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from robolearn.doctor import bf16_pays
 from robolearn.schedule import cosine
 
 WARMUP: Final = 0.05  # share of the steps
 WEIGHT_DECAY: Final = 1e-4
 CLIP: Final = 1.0  # largest norm of the gradient
+
+
+def in_bf16(device: torch.device) -> AbstractContextManager:
+    """Matrix products in half the bits, where that is faster; not for what is compared closely."""
+    pays = device.type != "cpu" or bf16_pays()
+    return torch.autocast(device.type, torch.bfloat16, enabled=pays)
 
 
 def minimise(

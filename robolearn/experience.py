@@ -18,6 +18,7 @@ from robolearn.dataset import EpisodeDataset
 from robolearn.files import AtomicFolder
 from robolearn.policies.base import Batch, Context, Policy, as_tensors
 from robolearn.policies.critic import encoder_digest
+from robolearn.policies.fitting import in_bf16
 from robolearn.replay import Replay
 from robolearn.seeding import stream
 from robolearn.windows import Windows
@@ -85,15 +86,17 @@ class Experience:
     @torch.inference_mode()
     def samples(self, policy: Policy, count: int, seed: int) -> "Samples":
         """What the policy would do at every frame that is looked at: the executed steps."""
-        executed, frames = self.replay.executed, self.replay.frames
-        drawn = np.empty((len(frames), count, executed, policy.joints), np.float32)
+        frames = self.replay.frames
+        shape = (len(frames), count, self.replay.executed, policy.joints)
+        drawn = np.empty(shape, np.float32)
         for start in range(0, len(frames), BATCH):
             some = frames[start : start + BATCH]
             seen = {"tokens": self.tokens(some), "agent_pos": self._column("agent_pos", some)}
-            context = policy.encode(seen, [""] * len(some))
             noise = [stream(seed, f"sample {frame}") for frame in some]
-            chunks = policy.sample(context, count, noise).actions[:, :, :executed]
-            drawn[start : start + BATCH] = chunks.cpu().numpy()
+            with in_bf16(self.device):
+                chunks = policy.sample(policy.encode(seen, [""] * len(some)), count, noise)
+            executed = chunks.actions[:, :, : self.replay.executed]
+            drawn[start : start + BATCH] = executed.float().cpu().numpy()
         return Samples(drawn, self._row)
 
 

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import torch
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -32,6 +32,7 @@ from rich.table import Table
 from robolearn import checkpoint
 from robolearn.agent import open_agent
 from robolearn.config import load_config, save_config
+from robolearn.corrector import corrected
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import EpisodeWriter
 from robolearn.evaluate import evaluate
@@ -46,7 +47,7 @@ from robolearn.replay import Reward, replay_of
 from robolearn.results import save_result
 from robolearn.sources import source_of
 from robolearn.stats import wilson
-from robolearn.workers import Job, make_vector, run_seeds
+from robolearn.workers import Job, make_vector, one_thread, run_seeds
 
 SETTINGS: Final = "improve.json"
 # of the table of rounds: what a row may have, and how it is shown
@@ -54,6 +55,7 @@ COLUMNS: Final = {
     "round": "{:d}",
     "n": "{:d}",
     "success": "{:.1%}",
+    "corrected": "{:.1%}",
     "per_hour": "{:.0f}",
     "critic_auc": "{:.3f}",
     "critic_rank": "{:.2f}",
@@ -105,7 +107,7 @@ class Improvement:
         seconds: dict[str, float] = {}
         with timed(seconds, "collect"):
             self.collect(number)
-        with timed(seconds, "learn"), one_kind_of_threads():
+        with timed(seconds, "learn"), one_thread():  # two are slower on a busy machine
             judgement = self.learn(number)
         rollouts = EpisodeDataset(folder / "rollouts")
         row = {"round": number, **self._outcome(rollouts), **judgement}
@@ -120,8 +122,9 @@ class Improvement:
             replan_every=config.replan_every,
             device=config.device,
         )
-        job = Job(config.env, partial(open_agent, options), self._env_options())
-        with closing(make_vector(config.env, 1, **job.env_options)) as env:
+        wrap = corrected if config.correct else None
+        job = Job(config.env, partial(open_agent, options), self._env_options(), wrap=wrap)
+        with closing(make_vector(config.env, 1, wrap, **job.env_options)) as env:
             arm, cameras = env.get_attr("arm")[0], dict(self.source.cameras)
         first = config.seed + (number - 1) * config.episodes
         with EpisodeWriter(
@@ -176,9 +179,10 @@ class Improvement:
         return {**self.source.observation_options(), **varied}
 
     def _outcome(self, rollouts: EpisodeDataset) -> Row:
-        """What the policy before this round achieved: success, and successes an hour."""
+        """What the policy before this round achieved by itself: success, and successes an hour."""
         table = rollouts.episodes
-        wins, n = int(table.success.sum()), len(table)
+        helped = np.logical_or.reduceat(rollouts.columns["intervention"], table.start)
+        wins, n = int((table.success & ~helped).sum()), len(table)
         low, high = wilson(wins, n)
         hours = int(table.length.sum()) / rollouts.fps / 3600.0
         return {
@@ -186,6 +190,7 @@ class Improvement:
             "success": wins / n,
             "success_low": low,
             "success_high": high,
+            "corrected": float(helped.mean()),
             "per_hour": wins / hours,
             "steps": int(table.length.sum()),
         }
@@ -212,17 +217,6 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     begin = time.perf_counter()
     yield
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
-
-
-@contextmanager
-def one_kind_of_threads() -> Iterator[None]:
-    """Another number of threads would change the last bits, and a resumed run its table."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(2, before))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _copy(folder: Path, to: Path) -> None:

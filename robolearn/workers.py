@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
@@ -39,6 +39,7 @@ class Job:
         actor: opens the actor for a vector environment.
         env_options: keyword arguments of the environment.
         reset_options: gives the reset options of a seed.
+        wrap: puts something around the environment; it must be a module's function.
         reduce: what to send back of an episode; pixels are large.
     """
 
@@ -46,6 +47,7 @@ class Job:
     actor: Opener
     env_options: dict[str, Any] = field(default_factory=dict)
     reset_options: Callable[[int], dict[str, Any]] | None = None
+    wrap: Callable[[gymnasium.Env], gymnasium.Env] | None = None
     reduce: Callable[[Episode], Any] = whole
 
     def open(self) -> "Worker":
@@ -58,7 +60,7 @@ class Worker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.env = make_vector(job.env_id, 1, **job.env_options)
+        self.env = make_vector(job.env_id, 1, job.wrap, **job.env_options)
         self.actor = job.actor(self.env)
 
     def run(self, seed: int) -> Any:  # noqa: ANN401 (whatever the job reduces to)
@@ -75,18 +77,28 @@ class Worker:
 def make_vector(
     env_id: str,
     count: int,
+    wrap: Callable[[gymnasium.Env], gymnasium.Env] | None = None,
     **options: Any,  # noqa: ANN401
 ) -> gymnasium.vector.SyncVectorEnv:
-    """`count` environments side by side, as `rollout` wants them.
+    """`count` environments side by side, each perhaps wrapped, as `rollout` wants them.
 
     Raises:
         ValueError: no such environment.
     """
     return gymnasium.vector.SyncVectorEnv(
-        [lambda: make_env(env_id, **options)] * count,
+        [partial(_make, wrap, env_id, **options)] * count,
         copy=False,
         autoreset_mode=gymnasium.vector.AutoresetMode.DISABLED,
     )
+
+
+def _make(
+    wrap: Callable[[gymnasium.Env], gymnasium.Env] | None,
+    env_id: str,
+    **options: Any,  # noqa: ANN401
+) -> gymnasium.Env:
+    env = make_env(env_id, **options)
+    return wrap(env) if wrap else env
 
 
 def run_seeds(job: Job, seeds: Iterable[int], workers: int) -> Generator[Any]:
