@@ -55,7 +55,7 @@ def test_what_the_policy_wanted_stays(episodes):
 
 
 def test_whoever_makes_progress_is_left_alone():
-    env = corrected(make_env(REACH, obs_type="state"))
+    env = corrected(make_env(REACH, obs_type="state"), stuck=5.0)
     env.reset(seed=2)
     script = env.unwrapped.expert(np.random.default_rng(0))
     done = False
