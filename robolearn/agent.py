@@ -57,6 +57,7 @@ def open_agent(options: AgentOptions, env: VectorEnv, *, background: bool = Fals
         background=background,
         candidates=options.candidates,
         scorer=scorer,
+        fixed_noise=options.fixed_noise,
     )
 
 
@@ -78,6 +79,7 @@ class PolicyAgent:
         background: decisions take as long as they take, in a thread; for an arm.
         candidates: how many chunks are sampled.
         scorer: chooses among them; needed from two candidates on.
+        fixed_noise: every decision of every episode gets the same noise instead.
 
     Raises:
         ValueError: a horizon outside the chunk, or candidates without a scorer.
@@ -95,6 +97,7 @@ class PolicyAgent:
         background: bool = False,
         candidates: int = 1,
         scorer: Scorer | None = None,
+        fixed_noise: bool = False,
     ) -> None:
         if not 1 <= replan_every <= policy.horizon:
             raise ValueError(
@@ -126,7 +129,7 @@ class PolicyAgent:
             period = 1.0 / policy.arm.get("control_hz", SO101.control_hz)
             self._arrival = partial(InBackground, period)
         self.policy = policy
-        self.candidates, self.scorer = candidates, scorer
+        self.candidates, self.scorer, self._fixed_noise = candidates, scorer, fixed_noise
         self._slots: dict[int, _Slot] = {}
 
     def reset(self, slot: int, seed: int, instruction: str) -> None:
@@ -160,7 +163,7 @@ class PolicyAgent:
         begin = time.perf_counter()
         tensors = as_tensors(observation, self.policy.device)
         context = self.policy.encode(tensors, [slot.instruction])
-        noise = [slot.noise("policy")]
+        noise = [stream(0, "fixed noise") if self._fixed_noise else slot.noise("policy")]
         if overlap is None:
             chunks = self.policy.sample(context, self.candidates, noise)
         else:
