@@ -39,6 +39,7 @@ TASKS: Final[dict[Sort, tuple[str, ...]]] = {
     "scatter": ("PickPlace", "Lift"),
 }
 SETTINGS: Final = "bench-taco.json"
+PAGE: Final = "report.html"
 FINE_SEED: Final = 2_000_000  # of the first demonstration for fine-tuning
 KINDS: Final = (TacoConfig(), KnnConfig(), MahalanobisConfig(), RndConfig())
 UNFITTED: Final = ("random", "medoid", "residual")
@@ -78,7 +79,7 @@ PLAIN: Final = BenchTacoConfig()
 
 
 def bench(config: BenchTacoConfig) -> Row:
-    """Runs everything, writes `<results>/taco.json`, and returns its figures.
+    """Runs everything, writes `<results>/taco.json` and a page in `out`, and returns the figures.
 
     Raises:
         ValueError, OSError: unusable options or folders; what was finished is kept.
@@ -104,7 +105,11 @@ def bench(config: BenchTacoConfig) -> Row:
 
 
 def _publish(config: BenchTacoConfig, figures: Row) -> None:
+    """Writes what is known so far, for the documents and as a page."""
+    from robolearn.taco_report import write_taco_report
+
     save_result(config.results, "taco", config, figures)
+    write_taco_report(config.results / "taco.json", config.out / PAGE)
 
 
 def _folder(config: BenchTacoConfig, sort: Sort, task: str) -> Path:
@@ -301,6 +306,8 @@ def _mean(rows: list[Row]) -> Row:
         means[name] = {
             "success": float(np.mean([row[name]["success"] for row in rows])),
             "gain_points": float(np.mean([row[name]["gain_points"] for row in rows])),
+            "gained": gained,
+            "lost": lost,
             "p_value": float(binomtest(gained, pairs).pvalue) if pairs else 1.0,
         }
     return means
@@ -317,5 +324,5 @@ def main(config: BenchTacoConfig) -> int:
         gains = [f"{row['gain_points']:+.1f} (p {row['p_value']:.2g})" for row in rows]
         table.add_row(name, *successes, *gains)
     Console().print(table)
-    print(f"{config.results / 'taco.json'} holds everything")
+    print(f"{config.results / 'taco.json'} holds everything, {config.out / PAGE} shows it")
     return 0

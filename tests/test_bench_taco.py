@@ -111,6 +111,8 @@ def test_the_means_are_over_tasks_and_the_pairs_are_all_of_them():
     assert mean["taco"] == {
         "success": pytest.approx(0.7),
         "gain_points": 20.0,
+        "gained": 8,
+        "lost": 1,
         "p_value": pytest.approx(20 / 512),  # 8 against 1
     }
     assert mean["n"] == 20
