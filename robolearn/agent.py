@@ -17,9 +17,11 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import SyncVectorEnv, VectorEnv
+from gymnasium.vector.utils import create_empty_array
 
 from robolearn.arrival import Arrival, InBackground, Later
 from robolearn.contract import SO101
+from robolearn.memory import check_candidates
 from robolearn.options import AgentOptions
 from robolearn.plans import Ensemble, Plan, RealTime, RecedingHorizon
 from robolearn.policies.base import Overlap, Policy, as_tensors, stacked
@@ -39,7 +41,8 @@ def open_agent(options: AgentOptions, env: VectorEnv, *, background: bool = Fals
 
     Raises:
         CheckpointError: damaged, or trained for another arm or other cameras.
-        ValueError: candidates without a scorer, a horizon outside the chunk.
+        ValueError: candidates without a scorer, or more than memory allows; a horizon outside the
+            chunk.
     """
     source = source_of(options.policy)
     policy = source.load(options.device)
@@ -47,7 +50,7 @@ def open_agent(options: AgentOptions, env: VectorEnv, *, background: bool = Fals
     assert isinstance(observations, gymnasium.spaces.Dict)  # the contract
     policy.check_fits(arm_of(env), observations)
     scorer = open_scorer(options.scorer, policy, source) if options.scorer else None
-    return PolicyAgent(
+    agent = PolicyAgent(
         policy,
         replan_every=options.replan_every,
         lead=options.lead,
@@ -57,7 +60,12 @@ def open_agent(options: AgentOptions, env: VectorEnv, *, background: bool = Fals
         background=background,
         candidates=options.candidates,
         scorer=scorer,
+        fixed_noise=options.fixed_noise,
     )
+    if options.candidates > 1:
+        nothing: Any = create_empty_array(observations, fn=np.zeros)
+        check_candidates(partial(agent.rehearse, nothing), options.candidates)
+    return agent
 
 
 class PolicyAgent:
@@ -78,6 +86,7 @@ class PolicyAgent:
         background: decisions take as long as they take, in a thread; for an arm.
         candidates: how many chunks are sampled.
         scorer: chooses among them; needed from two candidates on.
+        fixed_noise: every decision of every episode gets the same noise instead.
 
     Raises:
         ValueError: a horizon outside the chunk, or candidates without a scorer.
@@ -95,6 +104,7 @@ class PolicyAgent:
         background: bool = False,
         candidates: int = 1,
         scorer: Scorer | None = None,
+        fixed_noise: bool = False,
     ) -> None:
         if not 1 <= replan_every <= policy.horizon:
             raise ValueError(
@@ -126,7 +136,7 @@ class PolicyAgent:
             period = 1.0 / policy.arm.get("control_hz", SO101.control_hz)
             self._arrival = partial(InBackground, period)
         self.policy = policy
-        self.candidates, self.scorer = candidates, scorer
+        self.candidates, self.scorer, self._fixed_noise = candidates, scorer, fixed_noise
         self._slots: dict[int, _Slot] = {}
 
     def reset(self, slot: int, seed: int, instruction: str) -> None:
@@ -137,6 +147,14 @@ class PolicyAgent:
         """Seconds of every decision in this slot's episode."""
         return self._slots[slot].seconds
 
+    def rehearse(self, observation: Observation, candidates: int) -> None:
+        """Decides among so many candidates without an episode, with all that may belong to it."""
+        slot = _Slot(0, "", self._plan(), self._arrival())
+        seen = slot.look_back(_row(observation, 0), self.policy.history)
+        slot.plan.add(self._decide(slot, seen, slot.plan.begin(0), candidates))
+        if (overlap := slot.plan.begin(0)) is not None:
+            self._decide(slot, seen, overlap, candidates)
+
     def act(self, observation: Observation) -> np.ndarray:
         """Actions (N, J); slots that had no episode yet repeat their measured position."""
         action = np.array(observation["agent_pos"], dtype=np.float32)
@@ -146,7 +164,7 @@ class PolicyAgent:
             if plan.is_due() and not arrival.is_under_way():
                 overlap = plan.begin(arrival.delay())
                 # A thread may still look at it when the environment writes the next one.
-                decision = partial(self._decide, slot, _copied(seen), overlap)
+                decision = partial(self._decide, slot, _copied(seen), overlap, self.candidates)
                 arrival.begin(decision, wait=plan.is_empty())
             if (chunk := arrival.take()) is not None:
                 plan.add(chunk)
@@ -155,16 +173,16 @@ class PolicyAgent:
 
     @torch.inference_mode()
     def _decide(
-        self, slot: "_Slot", observation: Observation, overlap: Overlap | None
+        self, slot: "_Slot", observation: Observation, overlap: Overlap | None, candidates: int
     ) -> np.ndarray:
         begin = time.perf_counter()
         tensors = as_tensors(observation, self.policy.device)
         context = self.policy.encode(tensors, [slot.instruction])
-        noise = [slot.noise("policy")]
+        noise = [stream(0, "fixed noise") if self._fixed_noise else slot.noise("policy")]
         if overlap is None:
-            chunks = self.policy.sample(context, self.candidates, noise)
+            chunks = self.policy.sample(context, candidates, noise)
         else:
-            chunks = self.policy.follow(context, self.candidates, noise, overlap)
+            chunks = self.policy.follow(context, candidates, noise, overlap)
         best = 0
         if self.scorer is not None:
             best = int(self.scorer.score(context, chunks, [slot.noise("scorer")])[0].argmax())

@@ -9,13 +9,15 @@ ones, so that some of its chunks still come from the other kind. That is of one 
 | scatter | crooked and hesitant ones of the right goal (quality 0.3) |
 
 All scorers choose among the same candidates on the same seeds, so that pairs are compared. Policies
-look at the simulator's state, which makes hundreds of episodes affordable. What was done stays in
-`out`, and a run that was interrupted goes on.
+look at the simulator's state, which makes hundreds of episodes affordable. On some tasks TACO is
+evaluated with one thing done otherwise at a time, too. What was done stays in `out`, and a run that
+was interrupted goes on.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -29,7 +31,7 @@ from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, 
 from robolearn.results import save_result
 
 if TYPE_CHECKING:
-    from robolearn.options import TrainConfig
+    from robolearn.options import FitConfig, TrainConfig
 
 Sort = Literal["structured", "scatter"]
 TASKS: Final[dict[Sort, tuple[str, ...]]] = {
@@ -37,9 +39,17 @@ TASKS: Final[dict[Sort, tuple[str, ...]]] = {
     "scatter": ("PickPlace", "Lift"),
 }
 SETTINGS: Final = "bench-taco.json"
+PAGE: Final = "report.html"
 FINE_SEED: Final = 2_000_000  # of the first demonstration for fine-tuning
 KINDS: Final = (TacoConfig(), KnnConfig(), MahalanobisConfig(), RndConfig())
 UNFITTED: Final = ("random", "medoid", "residual")
+# Ablations whose verifier was fitted otherwise; the one of the noise when acting needs no new fit.
+REFITTED: Final[dict[str, dict[str, Any]]] = {
+    "search-half": {"noise": 0.5},
+    "search-full": {"noise": 1.0},
+    "no-prior": {"policy": TacoConfig(prior=False)},
+}
+FIXED_NOISE: Final = "fixed-noise"
 Row = dict[str, Any]
 
 
@@ -57,6 +67,7 @@ class BenchTacoConfig:
     tuning: int = 200  # steps of fine-tuning
     candidates: tuple[int, ...] = (2, 4, 8, 16, 32, 50)  # for TACO
     compared: int = 16  # candidates at which all scorers are compared
+    ablated: tuple[str, ...] = ("PickPlace",)  # structured ones, for ablations of TACO
     episodes: int = 500  # of each evaluation
     seed: int = 0  # of the first episode
     workers: int = 2  # processes that record and evaluate
@@ -68,7 +79,7 @@ PLAIN: Final = BenchTacoConfig()
 
 
 def bench(config: BenchTacoConfig) -> Row:
-    """Runs everything, writes `<results>/taco.json`, and returns its figures.
+    """Runs everything, writes `<results>/taco.json` and a page in `out`, and returns the figures.
 
     Raises:
         ValueError, OSError: unusable options or folders; what was finished is kept.
@@ -77,16 +88,32 @@ def bench(config: BenchTacoConfig) -> Row:
     _check_same_bench(config)
     rows: dict[str, dict[str, Row]] = {}
     figures: Row = {}
-    speed: Row = {}
     if config.policy:
-        speed = latency(config.policy, config.out, decisions=config.decisions, seed=config.seed)
+        figures = latency(config.policy, config.out, decisions=config.decisions, seed=config.seed)
     for sort in config.sorts:
         for task in config.tasks or TASKS[sort]:
             Console(stderr=True).print(f"[bold]bench-taco[/] {sort} {task}")
             rows.setdefault(sort, {})[task] = measure(config, sort, task)
-            figures = _summary(rows) | speed
-            save_result(config.results, "taco", config, figures)  # hours may lie between two tasks
+            figures |= _summary(rows)
+            _publish(config, figures)  # hours may lie between two tasks
+    for task in [name for name in config.ablated if name in rows.get("structured", {})]:
+        Console(stderr=True).print(f"[bold]bench-taco[/] ablations {task}")
+        ablated = ablate(config, _folder(config, "structured", task))
+        figures.setdefault("ablations", {})[task] = ablated
+        _publish(config, figures)
     return figures
+
+
+def _publish(config: BenchTacoConfig, figures: Row) -> None:
+    """Writes what is known so far, for the documents and as a page."""
+    from robolearn.taco_report import write_taco_report
+
+    save_result(config.results, "taco", config, figures)
+    write_taco_report(config.results / "taco.json", config.out / PAGE)
+
+
+def _folder(config: BenchTacoConfig, sort: Sort, task: str) -> Path:
+    return config.out / f"{sort}-{task}"
 
 
 def _summary(rows: dict[str, dict[str, Row]]) -> Row:
@@ -118,7 +145,7 @@ def _check_same_bench(config: BenchTacoConfig) -> None:
     Raises:
         ValueError: the folder holds another benchmark.
     """
-    free = ("sorts", "tasks", "results", "candidates", "workers", "policy", "decisions")
+    free = ("sorts", "tasks", "results", "candidates", "ablated", "workers", "policy", "decisions")
     settings = replace(config, **{name: getattr(PLAIN, name) for name in free})
     begun = (config.out / SETTINGS).exists()
     if begun and load_config(BenchTacoConfig, config.out, SETTINGS) != settings:
@@ -128,13 +155,31 @@ def _check_same_bench(config: BenchTacoConfig) -> None:
 
 def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:
     """One task: trains, fits, evaluates, compares with the plain policy pair by pair."""
+    folder = _folder(config, sort, task)
+    policy = prepare(config, sort, f"robolearn/{task}-v0", folder)
+    return _compared(dict(evaluations(config, policy, folder)))
+
+
+def ablate(config: BenchTacoConfig, folder: Path) -> Row:
+    """TACO with one thing done otherwise at a time, compared with TACO as it is, pair by pair."""
+    from robolearn.options import FitConfig
+
+    tuned = folder / "tuned"
+    at_count = partial(evaluation, config, tuned, folder, count=config.compared)
+    outcomes = {"taco": at_count("taco"), FIXED_NOISE: at_count("taco", fixed_noise=True)}
+    for name, changes in REFITTED.items():
+        verifier = tuned / f"taco-{name}"
+        _fit(FitConfig(tuned, folder / "good", verifier, seed=config.seed, **changes))
+        outcomes[name] = at_count(str(verifier))
+    return _compared(outcomes)
+
+
+def _compared(outcomes: dict[str, Row]) -> Row:
+    """Success of each, and its pairs with the first."""
     from robolearn.stats import mcnemar_exact, wilson
 
-    folder = config.out / f"{sort}-{task}"
-    policy = prepare(config, sort, f"robolearn/{task}-v0", folder)
-    outcomes = dict(evaluations(config, policy, folder))
-    base = outcomes["base"]
-    row: Row = {"n": len(base["success"])}
+    first = next(iter(outcomes.values()))["success"]
+    row: Row = {"n": len(first)}
     for name, outcome in outcomes.items():
         wins = outcome["success"]
         low, high = wilson(sum(wins), len(wins))
@@ -142,10 +187,10 @@ def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:
             "success": sum(wins) / len(wins),
             "success_low": low,
             "success_high": high,
-            "gain_points": 100.0 * (sum(wins) - sum(base["success"])) / len(wins),
-            "gained": sum(w and not b for w, b in zip(wins, base["success"], strict=True)),
-            "lost": sum(b and not w for w, b in zip(wins, base["success"], strict=True)),
-            "p_value": mcnemar_exact(wins, base["success"]),
+            "gain_points": 100.0 * (sum(wins) - sum(first)) / len(wins),
+            "gained": sum(w and not b for w, b in zip(wins, first, strict=True)),
+            "lost": sum(b and not w for w, b in zip(wins, first, strict=True)),
+            "p_value": mcnemar_exact(wins, first),
             "latency_p50_ms": outcome["latency_p50_ms"],
         }
     return row
@@ -153,7 +198,6 @@ def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:
 
 def prepare(config: BenchTacoConfig, sort: Sort, env_id: str, folder: Path) -> Path:
     """Records, trains, fine-tunes and fits what is missing; the fine-tuned run."""
-    from robolearn.fit import fit
     from robolearn.options import FitConfig, TrainConfig
 
     mixed, good, base, tuned = (folder / name for name in ("mixed", "good", "base", "tuned"))
@@ -165,9 +209,17 @@ def prepare(config: BenchTacoConfig, sort: Sort, env_id: str, folder: Path) -> P
     schedule = {"steps": config.tuning, "save_every": config.tuning, "warmup": config.tuning // 10}
     _train(TrainConfig(good, tuned, init=base, learning_rate=3e-4, **schedule, **plain))
     for kind in KINDS:
-        if not (tuned / kind.kind / "model.safetensors").exists():
-            fit(FitConfig(tuned, good, policy=kind, seed=config.seed))
+        _fit(FitConfig(tuned, good, tuned / kind.kind, policy=kind, seed=config.seed))
     return tuned
+
+
+def _fit(config: "FitConfig") -> None:
+    """Fits a verifier, or finds it done."""
+    from robolearn.fit import fit
+
+    assert config.out is not None  # whoever calls it says
+    if not (config.out / "model.safetensors").exists():
+        fit(config)
 
 
 def _train(config: "TrainConfig") -> None:
@@ -208,18 +260,25 @@ def evaluations(
 
 
 def evaluation(
-    config: BenchTacoConfig, policy: Path, folder: Path, scorer: str, count: int
-) -> dict[str, Any]:
+    config: BenchTacoConfig,
+    policy: Path,
+    folder: Path,
+    scorer: str,
+    count: int,
+    *,
+    fixed_noise: bool = False,
+) -> Row:
     """Success by seed and latency; read from the folder if it was evaluated before."""
     from robolearn.evaluate import evaluate
     from robolearn.options import EvalConfig
 
-    out = folder / f"eval-{scorer or 'base'}{count}"
+    out = folder / f"eval-{Path(scorer).name or 'base'}{count}{'-fixed-noise' * fixed_noise}"
     settings = EvalConfig(
         policy=str(policy),
         out=out,
         scorer=scorer,
         candidates=count,
+        fixed_noise=fixed_noise,
         episodes=config.episodes,
         seed=config.seed,
         videos=0,
@@ -247,6 +306,8 @@ def _mean(rows: list[Row]) -> Row:
         means[name] = {
             "success": float(np.mean([row[name]["success"] for row in rows])),
             "gain_points": float(np.mean([row[name]["gain_points"] for row in rows])),
+            "gained": gained,
+            "lost": lost,
             "p_value": float(binomtest(gained, pairs).pvalue) if pairs else 1.0,
         }
     return means
@@ -263,5 +324,5 @@ def main(config: BenchTacoConfig) -> int:
         gains = [f"{row['gain_points']:+.1f} (p {row['p_value']:.2g})" for row in rows]
         table.add_row(name, *successes, *gains)
     Console().print(table)
-    print(f"{config.results / 'taco.json'} holds everything")
+    print(f"{config.results / 'taco.json'} holds everything, {config.out / PAGE} shows it")
     return 0

@@ -1,4 +1,4 @@
-"""The report's charts: matplotlib figures as inline SVG in the colours of the page."""
+"""The charts of pages: matplotlib figures as inline SVG in the colours of the page."""
 
 import io
 import re
@@ -72,6 +72,24 @@ def loss_chart(curves: Mapping[str, np.ndarray], unit: str) -> Markup:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if all((points[:, 1] > 0).all() for points in curves.values()):
         axes.set_yscale("log")
+    return _svg(axes)
+
+
+def candidates_chart(name: str, points: Sequence[tuple[int, float, float, float]]) -> Markup:
+    """Success against the number of candidates.
+
+    Args:
+        name: of what was evaluated; tells the charts of a page apart.
+        points: number of candidates, success, and the lower and upper end of its interval, 0..1.
+    """
+    axes = _axes(f"candidates, {name}", "success")
+    counts, success, low, high = np.array(points).T
+    color, interval = THEME["series-0"], [success - low, high - success]
+    axes.errorbar(counts, success, interval, fmt="o-", color=color, markersize=3, elinewidth=1)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(counts, [f"{count:.0f}" for count in counts])
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     return _svg(axes)
 
 

@@ -118,6 +118,7 @@ def default_folder(config: EvalConfig) -> Path:
     ]
     varied = [f"{name}{level}" for name, level in sorted(config.variations.items())]
     chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
+    chooser += ["fixed-noise"] * config.fixed_noise
     shuffled = ["shuffled"] * config.shuffle_instructions
     executed = [f"lead{config.lead}"] if config.lead else []
     executed += [f"delay{config.delay}"] if config.delay else []
@@ -203,6 +204,7 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "guided": config.guided,
         "candidates": config.candidates,
         "scorer": config.scorer,
+        "fixed_noise": config.fixed_noise,
         "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},
         "wall_seconds": seconds,
         "versions": versions(),

@@ -76,6 +76,7 @@ class AgentOptions:
     guided: bool = True  # with delay or background: new chunks go on with the one before
     candidates: int = 1  # chunks to choose from, for a scorer
     scorer: str = ""  # who chooses: taco, knn, medoid, ..., or the folder of a fitted verifier
+    fixed_noise: bool = False  # the same noise at every decision of every episode: an ablation
     device: str = "cpu"
 
 

@@ -15,14 +15,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 
 from robolearn.files import write_atomic
+from robolearn.pages import duration, page
 from robolearn.results import FORMAT, EpisodeResult, Result
 from robolearn.stats import mcnemar_exact, wilson
 
@@ -81,10 +80,8 @@ def _render(
     episodes = result["episodes"]
     shown = _choose_videos(episodes, max_videos)
     unit, losses = _losses(log)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"percent": _percent, "duration": _duration}
-    template = files("robolearn").joinpath("report_template.html").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    return page(
+        "report_template.html",
         result=result,
         evaluations=[
             {"name": folder.resolve().name, "result": other, "p": _paired_p(result, other)}
@@ -172,7 +169,7 @@ def _training(log: list[dict[str, Any]]) -> str:
     last = log[-1]
     speeds = [record["samples_per_s"] for record in log if record.get("samples_per_s")]
     facts = [f"{last['step']:,} steps"]
-    facts += [f"in {_duration(last['seconds'])}"] if "seconds" in last else []
+    facts += [f"in {duration(last['seconds'])}"] if "seconds" in last else []
     facts += [f"at {float(np.median(speeds)):,.0f} samples/s"] if speeds else []
     return " ".join(facts)
 
@@ -249,15 +246,3 @@ def _embed(folder: Path, video: str) -> str:
     if not path.is_file():
         raise ReportError(f"{path} is missing, but result.json names it: run the evaluation again")
     return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -58,6 +58,7 @@ class Result(TypedDict):
     guided: NotRequired[bool]  # with a delay: whether new chunks went on with what was under way
     candidates: NotRequired[int]  # to choose from; older results have one
     scorer: NotRequired[str]  # who chose; "" with one candidate
+    fixed_noise: NotRequired[bool]  # whether every decision got the same noise
     latency_ms: Mapping[str, float]  # "p50" and "p99" of one decision
     wall_seconds: float
     versions: Mapping[str, str]

@@ -22,6 +22,7 @@ from ipaddress import ip_address
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -29,6 +30,7 @@ from websockets.http11 import Request, Response
 
 from robolearn.ask import Ask, request_of
 from robolearn.config import to_json
+from robolearn.memory import check_candidates
 from robolearn.options import TOKEN, ServeConfig
 from robolearn.policies.base import Chunks, Policy, as_tensors, stacked
 from robolearn.policies.scorers import Scorer, open_scorer
@@ -76,9 +78,21 @@ class PolicyServer:
             self._scorer = open_scorer(config.scorer, self._policy, source)
         elif config.candidates > 1:
             raise ValueError("several candidates need someone who chooses; give --scorer")
+        if config.candidates > 1:
+            check_candidates(self._rehearse, config.candidates)
         self._greeting = pack(greeting(source, self._policy))
         self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
         self._clients = 0
+
+    def _rehearse(self, candidates: int) -> None:
+        """Answers as many questions at once as it ever will."""
+        policy = self._policy
+        nothing = {
+            "agent_pos": np.zeros(policy.joints),
+            "environment_state": np.zeros(policy.state_size),
+            "pixels": {name: np.zeros((*s, 3), np.uint8) for name, s in policy.cameras.items()},
+        }
+        self._infer([request_of(nothing, policy)] * self.config.batch, candidates)
 
     async def run(self, ready: "asyncio.Future[int] | None" = None) -> None:
         """Serves until it is cancelled.
@@ -164,22 +178,24 @@ class PolicyServer:
                 asks = [waiting.ask for waiting in alike]
                 answers: Sequence[dict[str, Any] | Exception]
                 try:
-                    answers = await loop.run_in_executor(thread, self._infer, asks)
+                    answers = await loop.run_in_executor(
+                        thread, self._infer, asks, self.config.candidates
+                    )
                 except Exception as error:  # noqa: BLE001 (one bad question must not end the server)
                     answers = [error] * len(alike)
                 for waiting, answer in zip(alike, answers, strict=True):
                     _settle(waiting.answer, answer)
 
     @torch.inference_mode()
-    def _infer(self, asks: list[Ask]) -> list[dict[str, Any]]:
-        """Chunks for observations that want equally many candidates."""
+    def _infer(self, asks: list[Ask], candidates: int) -> list[dict[str, Any]]:
+        """Chunks for observations that want equally many, or the best of so many candidates."""
         begin = time.perf_counter()
         observations = stacked([ask.observation for ask in asks])
         tensors = as_tensors(observations, self._policy.device)
         context = self._policy.encode(tensors, [ask.instruction for ask in asks])
         noise = [ask.noise for ask in asks]
         wanted = asks[0].candidates
-        chunks = self._policy.sample(context, wanted or self.config.candidates, noise)
+        chunks = self._policy.sample(context, wanted or candidates, noise)
         best = torch.zeros(len(asks), dtype=torch.long)
         if self._scorer is not None and not wanted:
             best = self._scorer.score(context, chunks, noise).argmax(1).cpu()

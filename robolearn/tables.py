@@ -64,7 +64,7 @@ ARM: Final[tuple[tuple[str, str, tuple[str, ...], Callable[..., str], str], ...]
         "worlds",
         "success of one checkpoint in simulation and on the twin",
         ("success_simulation", "success_twin", "n"),
-        lambda one, two, n: f"{_percent(one)} and {_percent(two)}, n = {n} each",
+        lambda one, two, n: f"{percent(one)} and {percent(two)}, n = {n} each",
         "within 5 points",
     ),
 )
@@ -83,8 +83,8 @@ LEARNERS: Final = {"ours": "robolearn flow", "act": "LeRobot ACT", "diffusion": 
 def success_table(results: Results) -> Rows:
     """What the presets of `robolearn demo` reach."""
     lines: dict[str, Callable[[Result], str]] = {
-        "success on unseen seeds (95 % Wilson interval)": _success,
-        "the same with instructions shuffled": lambda r: _percent(
+        "success on unseen seeds (95 % Wilson interval)": success,
+        "the same with instructions shuffled": lambda r: percent(
             r["success_shuffled_instructions"]
         ),
         "episodes of each evaluation": lambda r: (
@@ -119,7 +119,7 @@ def speed_table(results: Results) -> Rows:
     speed = results.get("speed", {})
     rows = [["", "measured", "aim"]]
     for key, label in SPEEDS.items():
-        form = _times if "speedup" in key else _percent
+        form = _times if "speedup" in key else percent
         value = speed.get(key)
         measured = NOT_MEASURED if value is None else f"**{form(value)}**"
         rows.append([label, measured, f"at least {form(GOALS[key])}"])
@@ -135,7 +135,7 @@ def learning_table(results: Results) -> Rows:
             "time_to_80_percent_s",
             lambda seconds: f"{seconds / 60:.1f} minutes",
         ),
-        f"success after {_budget(speed)}": ("train_success_at_end", _success),
+        f"success after {_budget(speed)}": ("train_success_at_end", success),
     }
     rows = [["", *LEARNERS.values()]]
     for label, (key, form) in lines.items():
@@ -167,10 +167,10 @@ def task_table(results: Results) -> Rows:
     for name in dict.fromkeys([*experts, *speeds]):
         expert, speed = experts.get(name, {}), speeds.get(name, {})
         cells = [
-            _cell(expert, lambda r: f"{_success(r)}, n = {r['n']}"),
+            _cell(expert, lambda r: f"{success(r)}, n = {r['n']}"),
             _cell(expert, lambda r: f"{r['mean_length'] / SO101.control_hz:.1f} s"),
-            _cell(speed, lambda r: _percent(r["step_rate_share_of_mj_step"])),
-            _cell(speed, lambda r: _percent(r["batched_share_of_mj_step"])),
+            _cell(speed, lambda r: percent(r["step_rate_share_of_mj_step"])),
+            _cell(speed, lambda r: percent(r["batched_share_of_mj_step"])),
             _cell(speed, lambda r: _times(r["pixels_speedup_over_default_render"])),
             _cell(speed, lambda r: f"{r['reset_ms']:.2f} ms"),
         ]
@@ -185,7 +185,7 @@ def peer_table(results: Results) -> Rows:
     for name, row in peers.items():
         cells = [
             _cell(row, lambda r: f"{r['steps_per_s']:.0f}"),
-            _cell(row, lambda r: _percent(r["mj_step_share"])),
+            _cell(row, lambda r: percent(r["mj_step_share"])),
             _cell(row, lambda r: f"{r['reset_ms']:.1f} ms"),
             _cell(row, lambda r: f"{r['pictures_per_s']:.0f}"),
         ]
@@ -251,9 +251,12 @@ def _learner(figures: Mapping[str, Any] | None, name: str, form: Callable[[Any],
     return NOT_REACHED if value is None else form(value)
 
 
-def _success(result: Result) -> str:
-    low, high = _percent(result["success_low"]), _percent(result["success_high"])
-    return f"**{_percent(result['success'])}** ({low} to {high})"
+def success(result: Result) -> str:
+    """A rate with its interval, if it has one."""
+    if "success_low" not in result:  # a mean over tasks has no interval
+        return f"**{percent(result['success'])}**"
+    low, high = percent(result["success_low"]), percent(result["success_high"])
+    return f"**{percent(result['success'])}** ({low} to {high})"
 
 
 def _budget(speed: Result) -> str:
@@ -261,7 +264,8 @@ def _budget(speed: Result) -> str:
     return f"{seconds / 60:.0f} minutes of training" if seconds else "the same training time"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """A share as "12.5 %"."""
     return f"{100 * share:.1f}".removesuffix(".0") + " %"
 
 

@@ -177,6 +177,16 @@ def test_every_decision_has_noise_of_its_own():
     assert [row[:1] for row in many] == one
 
 
+def test_fixed_noise_is_the_same_in_every_decision_of_every_episode():
+    policy = Scripted()
+    agent = PolicyAgent(policy, replan_every=2, fixed_noise=True)
+    for seed in (5, 6):
+        agent.reset(0, seed, "go")
+        first_joint(agent, 4)
+    assert len(policy.noises) == 4
+    assert len({noise for (noise,) in policy.noises}) == 1
+
+
 @pytest.mark.parametrize("every", [0, -1, HORIZON + 1])
 def test_a_replanning_outside_the_chunk_is_refused(every):
     with pytest.raises(ValueError, match=f"replan_every is {every}; a chunk .* has 6 steps"):

@@ -11,13 +11,16 @@ from robolearn.bench_taco import BenchTacoConfig
 
 SCORERS = {"base", "taco_2", "taco", "knn", "mahalanobis", "rnd", "random", "medoid", "residual"}
 
+ABLATIONS = {"taco", "fixed-noise", "search-half", "search-full", "no-prior"}
+
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """Settings with which everything is done in seconds; steps of fits are as few."""
+    """Settings with which everything is done in seconds; steps and choices of fits are as few."""
     original = bench_taco.KINDS
     quick = [replace(kind, steps=4) if hasattr(kind, "steps") else kind for kind in original]
     monkeypatch.setattr(bench_taco, "KINDS", quick)
+    monkeypatch.setattr("robolearn.policies.taco.LENGTH_SCALES", (0.7,))
     return BenchTacoConfig(
         tasks=("Reach",),
         results=tmp_path / "results",
@@ -28,6 +31,7 @@ def small(tmp_path, monkeypatch):
         tuning=2,
         candidates=(2,),
         compared=3,
+        ablated=("Reach",),
         episodes=2,
         workers=0,
     )
@@ -50,12 +54,42 @@ def test_all_scorers_are_compared_on_the_same_seeds(small, monkeypatch):
     assert mixed["variations"] == {"label": 2}
     tuned = json.loads((small.out / "scatter-Reach/tuned/config.json").read_text())
     assert tuned["init"].startswith(str(small.out / "scatter-Reach/base"))
+    check_ablations(figures, small.out / "structured-Reach")
     # A second run finds everything done, and says the same.
     monkeypatch.setattr("robolearn.train.train", None)
     monkeypatch.setattr("robolearn.evaluate.evaluate", None)
     assert bench_taco.bench(small) == figures
+    none = bench_taco.bench(replace(small, ablated=()))
+    assert none == {name: value for name, value in figures.items() if name != "ablations"}
     with pytest.raises(ValueError, match="was begun with other settings; take another --out"):
         bench_taco.bench(replace(small, steps=5))
+
+
+def test_a_folder_that_was_begun_before_there_were_ablations_goes_on(small, monkeypatch):
+    bench_taco._check_same_bench(small)
+    begun = small.out / bench_taco.SETTINGS
+    settings = json.loads(begun.read_text())
+    del settings["ablated"]
+    begun.write_text(json.dumps(settings))
+    bench_taco._check_same_bench(replace(small, ablated=("Lift",)))
+
+
+def check_ablations(figures, folder):
+    """Each changes what its name says, and nothing else."""
+    row = figures["ablations"]["Reach"]
+    assert {name for name, value in row.items() if isinstance(value, dict)} == ABLATIONS
+    assert row["taco"]["success"] == figures["tasks"]["structured"]["Reach"]["taco"]["success"]
+    fits = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("tuned/taco*/fit.json")}
+    assert {name: (fit["noise"], fit["policy"]["prior"]) for name, fit in fits.items()} == {
+        "taco": (0.125, True),
+        "taco-search-half": (0.5, True),
+        "taco-search-full": (1.0, True),
+        "taco-no-prior": (0.125, False),
+    }
+    acted = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/eval.json")}
+    fixed = [name for name, settings in acted.items() if settings["fixed_noise"]]
+    assert fixed == ["eval-taco3-fixed-noise"]
+    assert acted["eval-taco-no-prior3"]["scorer"] == str(folder / "tuned/taco-no-prior")
 
 
 def test_the_latency_of_many_candidates(small, demo_folder, tmp_path, monkeypatch):
@@ -77,6 +111,8 @@ def test_the_means_are_over_tasks_and_the_pairs_are_all_of_them():
     assert mean["taco"] == {
         "success": pytest.approx(0.7),
         "gain_points": 20.0,
+        "gained": 8,
+        "lost": 1,
         "p_value": pytest.approx(20 / 512),  # 8 against 1
     }
     assert mean["n"] == 20

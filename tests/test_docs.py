@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from test_packaging import git_files
 
-from robolearn import cli, docs
+from robolearn import cli, docs, taco_tables
 from robolearn.hardware.guardian import DIED
 from robolearn.hardware.safety_types import Fault
+from robolearn.taco_report import ABLATIONS, SCORERS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*docs.documents(ROOT), ROOT / "docs" / "results" / "README.md"]
@@ -280,6 +281,40 @@ def test_tasks_table_joins_experts_and_speeds():
     assert f"| Lift | {success} | 81 % | 90 % | 51 x | 0.21 ms |" in text
     assert "| Fold | not measured yet | not measured yet | 81 % |" in text
     assert "not measured yet" in table("tasks", {})
+
+
+def test_taco_tables():
+    row = {"success": 0.632, "success_low": 0.589, "success_high": 0.673, "gained": 25, "lost": 9}
+    row |= {"gain_points": 3.2, "p_value": 0.0092}
+    names = ("base", "taco", "taco_2", "taco_50", *SCORERS)
+    task = {"n": 500, **dict.fromkeys(names, row)}
+    mean = {key: value for key, value in row.items() if key not in ("success_low", "success_high")}
+    taco = {"config": {"compared": 16}, "tasks": {"scatter": {"Lift": task}}}
+    taco["scatter"] = {"n": 500, **dict.fromkeys(names, mean)}
+    taco["ablations"] = {"Lift": {"n": 500, "taco": row, **dict.fromkeys(ABLATIONS, row)}}
+    taco |= {f"latency_{kind}_p{q}_ms": 12.34 for kind in ("one", "many") for q in (50, 99)}
+    success, points = "**63.2 %** (58.9 % to 67.3 %)", "+3.2 (p 0.0092)"
+    text = table("taco", {"taco": taco})
+    assert "| one candidate | TACO, 16 candidates | points | only TACO | only one |" in text
+    assert f"| Lift, scatter, n = 500 | {success} | {success} | {points} | 25 | 9 |" in text
+    assert f"| all of them, scatter | **63.2 %** | **63.2 %** | {points} | 25 | 9 |" in text
+    text = table("taco-scorers", {"taco": taco})
+    assert "| 16 candidates | TACO | nearest neighbour | Mahalanobis distance |" in text
+    assert f"| Lift, scatter, n = 500 | {' | '.join([points] * len(SCORERS))} |" in text
+    text = table("taco-candidates", {"taco": taco})
+    assert "| candidates | 1 | 2 | 50 |" in text
+    assert "| Lift, scatter | 63.2 % | 63.2 % | 63.2 % |" in text
+    text = table("taco-ablations", {"taco": taco})
+    assert f"| TACO as it is, Lift, n = 500 | {success} |   |" in text
+    assert f"| no prior | {success} | {points} |" in text
+    text = table("taco-latency", {"taco": taco})
+    assert "| 32 candidates | 12.3 ms | 12.3 ms |" in text
+    assert "| 32 candidates, nothing shared | not measured yet | not measured yet |" in text
+
+
+@pytest.mark.parametrize("name", list(taco_tables.TABLES))
+def test_taco_tables_without_a_result_say_so(name):
+    assert "not measured yet" in table(name, {})
 
 
 def test_peers_and_soak_tables():
