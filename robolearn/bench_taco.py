@@ -13,7 +13,6 @@ look at the simulator's state, which makes hundreds of episodes affordable. What
 `out`, and a run that was interrupted goes on.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robolearn.bench_candidates import latency
-from robolearn.config import load_config, save_config
+from robolearn.config import check_same
 from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, TacoConfig
 from robolearn.results import save_result
 
@@ -37,6 +36,8 @@ TASKS: Final[dict[Sort, tuple[str, ...]]] = {
     "scatter": ("PickPlace", "Lift"),
 }
 SETTINGS: Final = "bench-taco.json"
+# Options that change nothing of what lies in `out`.
+FREE: Final = ("sorts", "tasks", "results", "candidates", "workers", "policy", "decisions")
 FINE_SEED: Final = 2_000_000  # of the first demonstration for fine-tuning
 KINDS: Final = (TacoConfig(), KnnConfig(), MahalanobisConfig(), RndConfig())
 UNFITTED: Final = ("random", "medoid", "residual")
@@ -64,9 +65,6 @@ class BenchTacoConfig:
     decisions: int = 200  # of each kind, for the latency
 
 
-PLAIN: Final = BenchTacoConfig()
-
-
 def bench(config: BenchTacoConfig) -> Row:
     """Runs everything, writes `<results>/taco.json`, and returns its figures.
 
@@ -74,7 +72,7 @@ def bench(config: BenchTacoConfig) -> Row:
         ValueError, OSError: unusable options or folders; what was finished is kept.
     """
     _check(config)
-    _check_same_bench(config)
+    check_same(config, config.out, SETTINGS, FREE)
     rows: dict[str, dict[str, Row]] = {}
     figures: Row = {}
     speed: Row = {}
@@ -110,20 +108,6 @@ def _check(config: BenchTacoConfig) -> None:
         raise ValueError("--sorts is empty; give structured, scatter or both")
     if min(config.candidates, default=2) < 2:
         raise ValueError("--candidates must all be 2 or more; one is measured anyway")
-
-
-def _check_same_bench(config: BenchTacoConfig) -> None:
-    """Notes the settings that decide on what lies in `out`, and refuses others.
-
-    Raises:
-        ValueError: the folder holds another benchmark.
-    """
-    free = ("sorts", "tasks", "results", "candidates", "workers", "policy", "decisions")
-    settings = replace(config, **{name: getattr(PLAIN, name) for name in free})
-    begun = (config.out / SETTINGS).exists()
-    if begun and load_config(BenchTacoConfig, config.out, SETTINGS) != settings:
-        raise ValueError(f"{config.out} was begun with other settings; take another --out")
-    save_config(settings, config.out, SETTINGS)
 
 
 def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:
@@ -211,13 +195,12 @@ def evaluation(
     config: BenchTacoConfig, policy: Path, folder: Path, scorer: str, count: int
 ) -> dict[str, Any]:
     """Success by seed and latency; read from the folder if it was evaluated before."""
-    from robolearn.evaluate import evaluate
+    from robolearn.evaluate import evaluated
     from robolearn.options import EvalConfig
 
-    out = folder / f"eval-{scorer or 'base'}{count}"
     settings = EvalConfig(
         policy=str(policy),
-        out=out,
+        out=folder / f"eval-{scorer or 'base'}{count}",
         scorer=scorer,
         candidates=count,
         episodes=config.episodes,
@@ -225,10 +208,7 @@ def evaluation(
         videos=0,
         workers=config.workers,
     )
-    path = out / "result.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    last = config.seed + config.episodes - 1
-    result = known if known.get("seeds") == [config.seed, last] else evaluate(settings)
+    result = evaluated(settings)
     return {
         "success": [bool(episode["success"]) for episode in result["episodes"]],
         "latency_p50_ms": result["latency_ms"]["p50"],

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -56,6 +57,26 @@ def load_config[T](kind: type[T], folder: Path, name: str = NAME, **changes: obj
         return from_json(kind, {**values, **changes})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder / name} is missing or unusable: {error}") from error
+
+
+def check_same(config: object, folder: Path, name: str, free: Collection[str]) -> None:
+    """Notes the settings that decide on what lies in a folder, and refuses others.
+
+    Args:
+        config: a config with defaults.
+        folder: is filled by a command that goes on where it was interrupted.
+        name: of the file for the settings.
+        free: settings that may differ from one run of the command to the next.
+
+    Raises:
+        ValueError: the folder was begun with other settings.
+    """
+    plain = type(config)()
+    settings = dataclasses.replace(config, **{key: getattr(plain, key) for key in free})  # type: ignore[type-var]
+    begun = (folder / name).exists()
+    if begun and load_config(type(config), folder, name) != settings:
+        raise ValueError(f"{folder} was begun with other settings; take another --out")
+    save_config(settings, folder, name)
 
 
 def from_json[T](kind: type[T], values: dict[str, Any]) -> T:
