@@ -34,6 +34,10 @@ class Words:
         """The word's index."""
         return self.words.index(text)
 
+    def encoded(self, meaning: int) -> list[float]:
+        """A one-hot vector of the word."""
+        return [float(k == meaning) for k in range(len(self.words))]
+
     @property
     def pattern(self) -> str:
         """A regular expression that matches all of them."""
@@ -64,6 +68,10 @@ class Number:
         if not self.low <= value <= self.high:
             raise ValueError(f"{self.name} is {value:g}; give {self.low:g} to {self.high:g}")
         return value * self.unit
+
+    def encoded(self, meaning: float) -> list[float]:
+        """Where in the range it lies, 0..1."""
+        return [(meaning / self.unit - self.low) / (self.high - self.low)]
 
     @property
     def pattern(self) -> str:
@@ -105,6 +113,16 @@ class Phrases:
                 return tuple(slot.meaning(found[name]) for name, slot in self.slots.items())
         near = get_close_matches(instruction, self.all("all"), n=1, cutoff=0.0)[0]
         raise ValueError(f"{self.task} does not know {instruction!r}; try for example {near!r}")
+
+    def encoded(self, instruction: str) -> list[float]:
+        """What an instruction means, for policies that read no language: numbers in 0..1.
+
+        Raises:
+            ValueError: see `parse`.
+        """
+        meanings = self.parse(instruction)
+        parts = [s.encoded(m) for s, m in zip(self.slots.values(), meanings, strict=True)]
+        return [number for part in parts for number in part]
 
     def __hash__(self) -> int:
         """By identity: a task has one."""

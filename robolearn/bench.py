@@ -7,7 +7,6 @@
 | `tasks` | the same and the reset of every task |
 | `peers` | the same of three other packages, each in a virtual environment of its own |
 | `data` | random training batches against stock LeRobotDataset with a DataLoader |
-| `train` | samples/s and time to 80 % success against LeRobot's own ACT and Diffusion policies |
 | `soak` | random actions in all tasks: divergence, warnings, memory; written to `soak.json` |
 
 The two sides of a comparison take turns in short blocks and the median of the blocks' ratios
@@ -27,7 +26,7 @@ from rich.table import Table
 
 from robolearn.results import save_result
 
-Part = Literal["experts", "env", "tasks", "peers", "data", "train", "soak"]
+Part = Literal["experts", "env", "tasks", "peers", "data", "soak"]
 ENV: Final = "robolearn/PickPlace-v0"
 # part -> its figures that the summary always holds; null until the part has run
 FIGURES: Final[dict[str, tuple[str, ...]]] = {
@@ -39,7 +38,6 @@ FIGURES: Final[dict[str, tuple[str, ...]]] = {
     "tasks": ("tasks",),
     "peers": ("peers",),
     "data": ("sampling_speedup_over_lerobot",),
-    "train": ("train_samples_per_s", "time_to_80_percent_s"),
 }
 GOALS: Final = {
     "step_rate_share_of_mj_step": 0.80,
@@ -51,7 +49,7 @@ ROWS: Final = ("tasks", "peers")  # figures that are tables of their own
 OWN_SUMMARY: Final = ("experts", "soak")  # parts with a result file of their own
 POSITIVE: Final = (
     *("expert_episodes", "blocks", "num_envs", "batches", "batch_size"),
-    *("episodes", "minutes", "checkpoints", "evaluate", "soak_steps", "soak_resets"),
+    *("episodes", "soak_steps", "soak_resets"),
 )
 HEADER: Final = ("command", "config", "config_hash", "versions", "revision", "machine")
 
@@ -66,12 +64,11 @@ class BenchConfig:
         "tasks",
         "peers",
         "data",
-        "train",
     )  # what to measure
     tasks: tuple[str, ...] = ()  # of `experts`, `tasks` and `soak`, e.g. Lift; by default all
     results: Path = Path("docs/results")  # where the summary, speed.json, goes
-    out: Path = Path("runs/bench")  # figures of each part, runs, and the data unless given
-    data: Path | None = None  # dataset to sample from and to train on; by default it is recorded
+    out: Path = Path("runs/bench")  # figures of each part, and the data unless given
+    data: Path | None = None  # dataset to sample from; by default it is recorded
     episodes: int = 600  # demonstrations to record, unless data is given
     expert_episodes: int = 500  # of each scripted expert
     blocks: int = 40  # blocks of `env`, each side takes one in turn
@@ -79,13 +76,10 @@ class BenchConfig:
     batches: int = 10  # batches that each side of `data` draws
     batch_size: int = 128  # samples in each of them
     loader_workers: int = 2  # processes of LeRobot's DataLoader; `data` tries 0 as well
-    minutes: float = 15.0  # of training for each policy
-    checkpoints: int = 3  # evaluations during training, at equal distances
-    evaluate: int = 100  # episodes of an evaluation
     soak_steps: int = 10_000_000  # control steps of `soak`, over all tasks
     soak_resets: int = 10_000  # of `soak`, with pictures, over all tasks
-    workers: int = 2  # processes that record and evaluate
-    seed: int = 0  # of training; evaluation uses seeds from 0
+    workers: int = 2  # processes that record and play
+    seed: int = 0  # of the samples that are drawn
 
 
 def bench(config: BenchConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""LeRobot's own ACT and Diffusion policies, for `robolearn bench`: made, trained, and acting.
+"""LeRobot's own ACT and Diffusion policies, for `robolearn bench-policies`: made and trained.
 
 Config, processors, optimiser, schedule, dataset and sampler are LeRobot's, with its default
 settings except those in `SETTINGS`:
@@ -10,31 +10,27 @@ settings except those in `SETTINGS`:
   other data. Diffusion then takes group norm instead of batch norm, as in its paper.
 - Warm-up takes at most a tenth of the training: 500 steps would be all of it.
 
-Neither policy reads language. So that they can know the goal, its one-hot vectors (which cube,
-which bin) are appended to `observation.state`: they are told what ours has to read.
+Neither policy reads language. So that they can know the goal, a step of their preprocessor appends
+it to `observation.state` (`policies/lerobot_goal.py`): they are told what ours has to read.
 """
 
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from lerobot.configs.default import DatasetConfig
 from lerobot.configs.train import TrainPipelineConfig
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.datasets.factory import make_dataset
 from lerobot.datasets.sampler import EpisodeAwareSampler
-from lerobot.policies.factory import make_policy, make_policy_config, make_pre_post_processors
+from lerobot.policies.factory import make_policy, make_policy_config
 from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from robolearn.envs.pick_place import BINS, CUBES, PHRASES
-from robolearn.rollout import Observation
-from robolearn.seeding import stream
+from robolearn.policies.lerobot import PREFIX
+from robolearn.policies.lerobot_goal import GoalStep, processors_with_goal
 
 COMMON: Final = {"device": "cpu", "push_to_hub": False, "pretrained_backbone_weights": None}
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
@@ -49,19 +45,8 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 BATCH_SIZE: Final = 8  # lerobot-train's default; more would leave Diffusion a few dozen steps
-GOAL_SIZE: Final = len(CUBES) + len(BINS)
 WARMUP_SHARE: Final = 0.1
 Batch = dict[str, Any]
-
-
-def one_hot_goals(texts: Sequence[str]) -> Tensor:
-    """What PickPlace's instructions ask for, float32 (B, cubes + bins)."""
-    known = PHRASES.all("all")
-    goals = torch.zeros(len(texts), GOAL_SIZE)
-    for row, text in zip(goals, texts, strict=True):
-        cube, goal_bin = known[text]
-        row[cube] = row[len(CUBES) + goal_bin] = 1.0
-    return goals
 
 
 class Learner:
@@ -69,7 +54,8 @@ class Learner:
 
     Args:
         name: "act" or "diffusion".
-        data: a LeRobotDataset v3.0 of PickPlace.
+        data: a LeRobotDataset v3.0 of a simulated task, with pictures.
+        env: the id of that task.
         budget: seconds that it will train for; its schedule ends there.
         loader_workers: processes that decode.
         seed: of the weights, the order of the samples and the noise.
@@ -80,28 +66,35 @@ class Learner:
     """
 
     def __init__(
-        self, name: str, data: Path, budget: float, *, loader_workers: int = 2, seed: int = 0
+        self,
+        name: str,
+        data: Path,
+        env: str,
+        budget: float,
+        *,
+        loader_workers: int = 2,
+        seed: int = 0,
     ) -> None:
         torch.manual_seed(seed)
         self.config = make_policy_config(name, **COMMON, **SETTINGS[name])
         source = DatasetConfig("robolearn/bench", root=str(data))
         dataset = make_dataset(TrainPipelineConfig(dataset=source, policy=self.config))
-        self._set_inputs(dataset.meta.features)
+        goal = GoalStep(env)
+        self._set_inputs(dataset.meta.features, goal.size)
         self.policy = make_policy(self.config, ds_meta=dataset.meta)
-        stats = with_goal_statistics(dataset.meta.stats)
-        self._before, self._after = make_pre_post_processors(self.config, dataset_stats=stats)
+        self._before, self._after = processors_with_goal(self.config, dataset.meta.stats, goal)
         self._batches = batches(dataset, self.config, loader_workers, seed)
         self.seconds, self.samples = 0.0, 0
         self._prepare_training(budget)
 
-    def _set_inputs(self, features: dict[str, Any]) -> None:
+    def _set_inputs(self, features: dict[str, Any], goal_size: int) -> None:
         """Cameras, joint positions and the goal: what our policy sees."""
         inputs = {
             key: PolicyFeature(FeatureType.VISUAL, (3, *feature["shape"][:2]))
             for key, feature in features.items()
             if key.startswith(OBS_IMAGES)
         }
-        size = features[OBS_STATE]["shape"][0] + GOAL_SIZE
+        size = features[OBS_STATE]["shape"][0] + goal_size
         self.config.input_features = {
             OBS_STATE: PolicyFeature(FeatureType.STATE, (size,)),
             **inputs,
@@ -147,6 +140,12 @@ class Learner:
             self.samples += BATCH_SIZE
             self.seconds = time.perf_counter() - begin
 
+    def save(self, folder: Path) -> str:
+        """Writes the policy and its processors, and returns how `--policy` names them."""
+        for part in (self.policy, self._before, self._after):
+            part.save_pretrained(folder)
+        return f"{PREFIX}{folder}"
+
     def _update(self, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
         """One step as lerobot-train takes it."""
         self.policy.train()
@@ -158,24 +157,9 @@ class Learner:
         optimizer.zero_grad()
 
     def _prepare(self, batch: Batch) -> Batch:
-        """Adds the goal to the state, then LeRobot's own processors; uint8 images become 0..1."""
-        state, goal = batch[OBS_STATE], one_hot_goals(batch["task"])
-        if state.ndim == 3:  # (B, past, J): Diffusion looks at two observations
-            goal = goal[:, None].expand(-1, state.shape[1], -1)
+        """LeRobot's own processors; before them uint8 images become 0..1."""
         images = {key: batch[key].float() / 255.0 for key in self.config.image_features}
-        return self._before({**batch, **images, OBS_STATE: torch.cat([state, goal], -1)})
-
-    @torch.no_grad()
-    def chunks(self, batch: Batch, noise: Sequence[np.random.Generator]) -> Tensor:
-        """The actions to execute, (B, n_action_steps, J), for observations as in the dataset."""
-        self.policy.eval()
-        settings = {}
-        if self.config.type == "diffusion":
-            shape = (self.config.horizon, self.config.action_feature.shape[0])
-            draws = [rng.standard_normal(shape, dtype=np.float32) for rng in noise]
-            settings["noise"] = torch.from_numpy(np.stack(draws))
-        actions = self.policy.predict_action_chunk(self._prepare(batch), **settings)
-        return self._after(actions[:, : self.config.n_action_steps])
+        return self._before({**batch, **images})
 
 
 def batches(dataset: Any, config: Any, workers: int, seed: int) -> Iterator[Batch]:  # noqa: ANN401
@@ -199,94 +183,3 @@ def batches(dataset: Any, config: Any, workers: int, seed: int) -> Iterator[Batc
     )
     while True:
         yield from loader
-
-
-def with_goal_statistics(stats: dict[str, Any]) -> dict[str, Any]:
-    """The dataset's statistics with those of the goal appended to the state's.
-
-    They leave a one-hot entry as it is under mean and deviation, and map it to -1 or 1 under
-    minimum and maximum.
-    """
-    goal = {"mean": 0.0, "std": 1.0, "min": 0.0, "max": 1.0}
-    state = {
-        key: np.concatenate([np.asarray(stats[OBS_STATE][key]), np.full(GOAL_SIZE, value)])
-        for key, value in goal.items()
-    }
-    return {**stats, OBS_STATE: state}
-
-
-class LeRobotActor:
-    """Acts with a `Learner` in N slots; those that need a new chunk are decided in one batch.
-
-    Each slot has its own past, queue and noise, so that episodes may begin at different times.
-
-    Args:
-        learner: the policy.
-    """
-
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
-        self._slots: dict[int, _Slot] = {}
-
-    def reset(self, slot: int, seed: int, instruction: str) -> None:
-        """Begins an episode: forgets past and queue, reseeds the noise."""
-        past = self._learner.config.n_obs_steps
-        self._slots[slot] = _Slot(instruction, stream(seed, "policy"), past)
-
-    def latency(self, slot: int) -> list[float]:
-        """Seconds of every decision in this slot's episode; a batch shares its seconds."""
-        return self._slots[slot].seconds
-
-    def act(self, observation: Observation) -> np.ndarray:
-        """Actions (N, J); slots without an episode repeat their measured position."""
-        action = np.array(observation["agent_pos"], dtype=np.float32)
-        for index, slot in self._slots.items():
-            slot.see(self._as_recorded(observation, index))
-        waiting = [slot for slot in self._slots.values() if not slot.queue]
-        if waiting:
-            self._decide(waiting)
-        for index, slot in self._slots.items():
-            action[index] = slot.queue.popleft()
-        return action
-
-    def _as_recorded(self, observation: Observation, index: int) -> dict[str, Tensor]:
-        """One slot's observation under the dataset's names, images uint8 (3, H, W)."""
-        images = {
-            key: observation["pixels"][key.removeprefix(f"{OBS_IMAGES}.")][index]
-            for key in self._learner.config.image_features
-        }
-        # Copies, because the environment writes its next observation into the same arrays.
-        pictures = {key: torch.tensor(x).permute(2, 0, 1) for key, x in images.items()}
-        return {OBS_STATE: torch.tensor(observation["agent_pos"][index]), **pictures}
-
-    def _decide(self, slots: Sequence["_Slot"]) -> None:
-        begin = time.perf_counter()
-        rows = [slot.observed() for slot in slots]
-        batch: Batch = {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
-        batch["task"] = [slot.instruction for slot in slots]
-        chunks = self._learner.chunks(batch, [slot.noise for slot in slots])
-        for slot, chunk in zip(slots, chunks.numpy(), strict=True):
-            slot.queue.extend(chunk)
-            slot.seconds.append((time.perf_counter() - begin) / len(slots))
-
-
-class _Slot:
-    """One running episode of a `LeRobotActor`."""
-
-    def __init__(self, instruction: str, noise: np.random.Generator, past: int) -> None:
-        self.instruction, self.noise = instruction, noise
-        self.queue: deque[np.ndarray] = deque()
-        self.seconds: list[float] = []
-        self._past: deque[dict[str, Tensor]] = deque(maxlen=past)
-
-    def see(self, observation: dict[str, Tensor]) -> None:
-        """Remembers; an episode's first observation also stands for those before it."""
-        self._past.append(observation)
-        while len(self._past) < (self._past.maxlen or 0):
-            self._past.append(observation)
-
-    def observed(self) -> dict[str, Tensor]:
-        """What the policy looks at: the last observation, or (past, ...) where it takes several."""
-        if len(self._past) == 1:
-            return self._past[0]
-        return {key: torch.stack([o[key] for o in self._past]) for key in self._past[0]}

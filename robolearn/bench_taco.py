@@ -8,13 +8,11 @@ ones, so that some of its chunks still come from the other kind. That is of one 
 | structured | good ones of another goal than they are told (variation `label`) |
 | scatter | crooked and hesitant ones of the right goal (quality 0.3) |
 
-All scorers choose among the same candidates on the same seeds, so that pairs are compared. Policies
-look at the simulator's state, which makes hundreds of episodes affordable. On some tasks TACO is
-evaluated with one thing done otherwise at a time, too. What was done stays in `out`, and a run that
-was interrupted goes on.
+All scorers choose among the same candidates on the same seeds, so that pairs are compared. On some
+tasks TACO is evaluated with one thing done otherwise at a time, too. What was done stays in `out`,
+and a run that was interrupted goes on.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robolearn.bench_candidates import latency
-from robolearn.config import load_config, save_config
+from robolearn.config import check_same
 from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, TacoConfig
 from robolearn.results import save_result
 
@@ -40,6 +38,17 @@ TASKS: Final[dict[Sort, tuple[str, ...]]] = {
 }
 SETTINGS: Final = "bench-taco.json"
 PAGE: Final = "report.html"
+# Options that change nothing of what lies in `out`.
+FREE: Final = (
+    "sorts",
+    "tasks",
+    "results",
+    "candidates",
+    "ablated",
+    "workers",
+    "policy",
+    "decisions",
+)
 FINE_SEED: Final = 2_000_000  # of the first demonstration for fine-tuning
 KINDS: Final = (TacoConfig(), KnnConfig(), MahalanobisConfig(), RndConfig())
 UNFITTED: Final = ("random", "medoid", "residual")
@@ -61,9 +70,10 @@ class BenchTacoConfig:
     tasks: tuple[str, ...] = ()  # e.g. PickPlace; by default those chosen for each sort
     results: Path = Path("docs/results")  # where the summary, taco.json, goes
     out: Path = Path("runs/bench-taco")  # data, runs and evaluations
-    demonstrations: int = 1600  # to train on, half of them of the other kind
+    obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # what policies look at
+    demonstrations: int = 800  # to train on, half of them of the other kind
     good: int = 30  # demonstrations to fine-tune on, all of the right kind
-    steps: int = 5000  # of training
+    steps: int = 4000  # of training
     tuning: int = 200  # steps of fine-tuning
     candidates: tuple[int, ...] = (2, 4, 8, 16, 32, 50)  # for TACO
     compared: int = 16  # candidates at which all scorers are compared
@@ -75,9 +85,6 @@ class BenchTacoConfig:
     decisions: int = 200  # of each kind, for the latency
 
 
-PLAIN: Final = BenchTacoConfig()
-
-
 def bench(config: BenchTacoConfig) -> Row:
     """Runs everything, writes `<results>/taco.json` and a page in `out`, and returns the figures.
 
@@ -85,7 +92,7 @@ def bench(config: BenchTacoConfig) -> Row:
         ValueError, OSError: unusable options or folders; what was finished is kept.
     """
     _check(config)
-    _check_same_bench(config)
+    check_same(config, config.out, SETTINGS, FREE)
     rows: dict[str, dict[str, Row]] = {}
     figures: Row = {}
     if config.policy:
@@ -139,20 +146,6 @@ def _check(config: BenchTacoConfig) -> None:
         raise ValueError("--candidates must all be 2 or more; one is measured anyway")
 
 
-def _check_same_bench(config: BenchTacoConfig) -> None:
-    """Notes the settings that decide on what lies in `out`, and refuses others.
-
-    Raises:
-        ValueError: the folder holds another benchmark.
-    """
-    free = ("sorts", "tasks", "results", "candidates", "ablated", "workers", "policy", "decisions")
-    settings = replace(config, **{name: getattr(PLAIN, name) for name in free})
-    begun = (config.out / SETTINGS).exists()
-    if begun and load_config(BenchTacoConfig, config.out, SETTINGS) != settings:
-        raise ValueError(f"{config.out} was begun with other settings; take another --out")
-    save_config(settings, config.out, SETTINGS)
-
-
 def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:
     """One task: trains, fits, evaluates, compares with the plain policy pair by pair."""
     folder = _folder(config, sort, task)
@@ -203,7 +196,7 @@ def prepare(config: BenchTacoConfig, sort: Sort, env_id: str, folder: Path) -> P
     mixed, good, base, tuned = (folder / name for name in ("mixed", "good", "base", "tuned"))
     _record(config, mixed, env_id, sort=sort)
     _record(config, good, env_id, sort=None)
-    plain: Any = {"obs_type": "state", "threads": 1, "seed": config.seed}
+    plain: Any = {"obs_type": config.obs_type, "threads": 1, "seed": config.seed}
     schedule: Any = {"steps": config.steps, "save_every": config.steps}
     _train(TrainConfig(mixed, base, **schedule, **plain))
     schedule = {"steps": config.tuning, "save_every": config.tuning, "warmup": config.tuning // 10}
@@ -237,7 +230,12 @@ def _record(config: BenchTacoConfig, folder: Path, env_id: str, *, sort: Sort | 
     from robolearn.options import RecordConfig
     from robolearn.record import record
 
-    plain: Any = {"out": folder, "env": env_id, "obs_type": "state", "workers": config.workers}
+    plain: Any = {
+        "out": folder,
+        "env": env_id,
+        "obs_type": config.obs_type,
+        "workers": config.workers,
+    }
     if sort is None:
         record(RecordConfig(**plain, episodes=config.good, seed=FINE_SEED))
     elif sort == "structured":
@@ -269,13 +267,12 @@ def evaluation(
     fixed_noise: bool = False,
 ) -> Row:
     """Success by seed and latency; read from the folder if it was evaluated before."""
-    from robolearn.evaluate import evaluate
+    from robolearn.evaluate import evaluated
     from robolearn.options import EvalConfig
 
-    out = folder / f"eval-{Path(scorer).name or 'base'}{count}{'-fixed-noise' * fixed_noise}"
     settings = EvalConfig(
         policy=str(policy),
-        out=out,
+        out=folder / f"eval-{Path(scorer).name or 'base'}{count}{'-fixed-noise' * fixed_noise}",
         scorer=scorer,
         candidates=count,
         fixed_noise=fixed_noise,
@@ -284,10 +281,7 @@ def evaluation(
         videos=0,
         workers=config.workers,
     )
-    path = out / "result.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    last = config.seed + config.episodes - 1
-    result = known if known.get("seeds") == [config.seed, last] else evaluate(settings)
+    result = evaluated(settings)
     return {
         "success": [bool(episode["success"]) for episode in result["episodes"]],
         "latency_p50_ms": result["latency_ms"]["p50"],

@@ -93,6 +93,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "bench_taco:BenchTacoConfig",
         "measure what choosing among candidate action chunks is worth",
     ),
+    "bench-policies": (
+        "bench_policies",
+        "bench_policies:BenchPoliciesConfig",
+        "measure our policies beside LeRobot's, after the same time of training",
+    ),
     "bench-serve": (
         "bench_serve",
         "bench_serve:BenchServeConfig",

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,8 +40,12 @@ def save_config(config: object, folder: Path, name: str = NAME) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
+    _write_json(to_json(config), folder, name)
+
+
+def _write_json(values: object, folder: Path, name: str) -> None:
     try:
-        write_atomic(folder / name, (json.dumps(to_json(config), indent=2) + "\n").encode())
+        write_atomic(folder / name, (json.dumps(values, indent=2) + "\n").encode())
     except OSError as error:
         raise OSError(f"cannot write to {folder} ({error}); choose another folder") from error
 
@@ -56,6 +61,31 @@ def load_config[T](kind: type[T], folder: Path, name: str = NAME, **changes: obj
         return from_json(kind, {**values, **changes})
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{folder / name} is missing or unusable: {error}") from error
+
+
+def check_same(config: object, folder: Path, name: str, free: Collection[str]) -> None:
+    """Notes the settings that decide on what lies in a folder, and refuses others.
+
+    Args:
+        config: a config.
+        folder: is filled by a command that goes on where it was interrupted.
+        name: of the file for the settings.
+        free: settings that may differ from one run of the command to the next.
+
+    Raises:
+        ValueError: the folder was begun with other settings.
+    """
+    settings = {key: value for key, value in to_json(config).items() if key not in free}
+    try:
+        before = json.loads((folder / name).read_text())
+        known = {key: value for key, value in before.items() if key not in free}
+    except FileNotFoundError:
+        known = settings
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{folder / name} is unusable ({error}); take another --out") from error
+    if known != settings:
+        raise ValueError(f"{folder} was begun with other settings; take another --out")
+    _write_json(settings, folder, name)
 
 
 def from_json[T](kind: type[T], values: dict[str, Any]) -> T:

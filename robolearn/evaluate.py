@@ -87,6 +87,20 @@ def evaluate(config: EvalConfig) -> Result:
     return result
 
 
+def evaluated(config: EvalConfig) -> Result:
+    """The result that lies in `config.out`, if it is of these seeds, or else a new one.
+
+    For commands that go on where they were interrupted, and know that the rest is the same.
+
+    Raises:
+        ValueError: see `evaluate`.
+    """
+    path = (config.out or default_folder(config)) / "result.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    seeds = [config.seed, config.seed + config.episodes - 1]
+    return cast(Result, known) if known.get("seeds") == seeds else evaluate(config)
+
+
 def _check(config: EvalConfig) -> None:
     least = 2 if config.shuffle_instructions else 1  # one episode has none to swap with
     if config.episodes < least or config.seed < 0:

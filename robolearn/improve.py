@@ -31,11 +31,11 @@ from rich.table import Table
 
 from robolearn import checkpoint
 from robolearn.agent import open_agent
-from robolearn.config import load_config, save_config
+from robolearn.config import check_same, load_config
 from robolearn.corrector import corrected
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import EpisodeWriter
-from robolearn.evaluate import evaluate
+from robolearn.evaluate import evaluated
 from robolearn.experience import Experience
 from robolearn.files import AtomicFolder, check_writable
 from robolearn.options import AgentOptions, EvalConfig, ImproveConfig, TrainConfig
@@ -50,6 +50,8 @@ from robolearn.stats import wilson
 from robolearn.workers import Job, make_vector, one_thread, run_seeds
 
 SETTINGS: Final = "improve.json"
+# Options that change nothing of what the rounds leave.
+FREE: Final = ("out", "rounds", "workers", "candidates", "evaluate")
 # of the table of rounds: what a row may have, and how it is shown
 COLUMNS: Final = {
     "round": "{:d}",
@@ -82,7 +84,7 @@ class Improvement:
         self.config, self.source = config, source
         self.method: Improver = IMPROVERS[config.algo.kind]()(config.algo)
         check_writable(config.out)
-        _check_same_run(config)
+        check_same(config, config.out, SETTINGS, FREE)
         assert config.data is not None
         self.given = [EpisodeDataset(folder) for folder in (config.data, *config.also)]
         lengths = self.given[0].episodes.length[self.given[0].episodes.success]
@@ -196,21 +198,6 @@ class Improvement:
         }
 
 
-def _check_same_run(config: ImproveConfig) -> None:
-    """Notes the settings of a folder, and refuses others.
-
-    Raises:
-        ValueError: the folder was begun with other settings.
-    """
-    free = ("out", "rounds", "workers", "candidates", "evaluate")
-    plain = ImproveConfig(base=config.base, out=Path())
-    settings = replace(config, **{name: getattr(plain, name) for name in free})
-    begun = (config.out / SETTINGS).exists()
-    if begun and load_config(ImproveConfig, config.out, SETTINGS) != settings:
-        raise ValueError(f"{config.out} was begun with other settings; take another --out")
-    save_config(settings, config.out, SETTINGS)
-
-
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     """Adds the seconds that something takes."""
@@ -248,7 +235,7 @@ def improve(config: ImproveConfig) -> Row:
     rows = run.run()
     figures: Row = {"rounds": rows}
     for name, settings in _evaluations(run):
-        result = evaluate(settings)
+        result = evaluated(settings)
         kept = ("n", "success", "success_low", "success_high", "latency_ms")
         figures[name] = {key: result[key] for key in kept}  # type: ignore[literal-required]
     save_result(config.out, "result", config, figures)
@@ -261,7 +248,7 @@ def _evaluations(run: Improvement) -> Iterator[tuple[str, EvalConfig]]:
     last = config.rounds
     plain = EvalConfig(
         policy=str(run._policy(last)),
-        out=config.out / "eval-actor",
+        out=config.out / f"eval-{last}-actor",
         env=config.env,
         replan_every=config.replan_every,
         episodes=config.evaluate,
@@ -273,8 +260,8 @@ def _evaluations(run: Improvement) -> Iterator[tuple[str, EvalConfig]]:
     yield "actor", plain
     critic = run._folder(last) / "critic"
     if critic.exists():
-        out, scorer = config.out / "eval-selected", str(critic)
-        yield "selected", replace(plain, out=out, scorer=scorer, candidates=config.candidates)
+        out, count = config.out / f"eval-{last}-selected{config.candidates}", config.candidates
+        yield "selected", replace(plain, out=out, scorer=str(critic), candidates=count)
 
 
 def main(config: ImproveConfig) -> int:
