@@ -23,6 +23,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr("robolearn.policies.taco.LENGTH_SCALES", (0.7,))
     return BenchTacoConfig(
         tasks=("Reach",),
+        obs_type="state",
         results=tmp_path / "results",
         out=tmp_path / "out",
         demonstrations=4,
@@ -63,15 +64,6 @@ def test_all_scorers_are_compared_on_the_same_seeds(small, monkeypatch):
     assert none == {name: value for name, value in figures.items() if name != "ablations"}
     with pytest.raises(ValueError, match="was begun with other settings; take another --out"):
         bench_taco.bench(replace(small, steps=5))
-
-
-def test_a_folder_that_was_begun_before_there_were_ablations_goes_on(small, monkeypatch):
-    bench_taco._check_same_bench(small)
-    begun = small.out / bench_taco.SETTINGS
-    settings = json.loads(begun.read_text())
-    del settings["ablated"]
-    begun.write_text(json.dumps(settings))
-    bench_taco._check_same_bench(replace(small, ablated=("Lift",)))
 
 
 def check_ablations(figures, folder):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from robolearn.config import ConfigError, config_hash, load_config, save_config
+from robolearn.config import ConfigError, check_same, config_hash, load_config, save_config
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,23 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path, text):
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(ConfigError, match=r"config\.json is missing or unusable"):
         load_config(Outer, tmp_path)
+
+
+def test_a_folder_goes_on_with_its_settings_only(tmp_path):
+    free = ("out", "name")
+    begun = Outer(Path("d"), Path("o"), inner=Inner(4))
+    check_same(begun, tmp_path, "begun.json", free)
+    before = (tmp_path / "begun.json").read_text()
+    assert "name" not in json.loads(before)
+    check_same(Outer(Path("d"), Path("p"), name="y", inner=Inner(4)), tmp_path, "begun.json", free)
+    assert (tmp_path / "begun.json").read_text() == before
+    with pytest.raises(ValueError, match="begun with other settings; take another --out"):
+        check_same(Outer(Path("d"), inner=Inner(5)), tmp_path, "begun.json", free)
+    (tmp_path / "begun.json").write_text("{")
+    with pytest.raises(ConfigError, match="unusable"):
+        check_same(begun, tmp_path, "begun.json", free)
+
+
+def test_settings_that_have_become_free_do_not_matter(tmp_path):
+    check_same(Outer(Path("d"), name="old"), tmp_path, "begun.json", ())
+    check_same(Outer(Path("d"), name="new"), tmp_path, "begun.json", ("name",))
