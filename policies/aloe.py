@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from robolearn.policies.advantage import effective_share, weights_of
@@ -33,7 +33,7 @@ from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.configs import AloeConfig, CriticConfig
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
-from robolearn.policies.improver import Judgement, held_out, in_batches
+from robolearn.policies.improver import Judgement, held_out, in_batches, rank_correlation
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -222,10 +222,17 @@ def measured(
     ].clip(1)
     return {
         "critic_auc": auc(mean, replay.success[held]),
-        "critic_rank": float(spearmanr(value, returns).statistic),
+        "critic_rank": rank_correlation(value, returns),
         "critic_bias": float(np.mean(value - returns)),
         "critic_error": float(np.mean(np.abs(value - returns))),
+        "calibration": calibration(value, returns),
     }
+
+
+def calibration(value: np.ndarray, returns: np.ndarray) -> list[list[float]]:
+    """Mean value and mean return of each tenth of the fragments, from the lowest values up."""
+    tenths = np.array_split(np.argsort(value), min(10, len(value)))
+    return [[float(value[some].mean()), float(returns[some].mean())] for some in tenths]
 
 
 def auc(score: np.ndarray, positive: np.ndarray) -> float | None:

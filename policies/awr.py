@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +19,7 @@ from robolearn.policies.base import Normaliser, TrainablePolicy
 from robolearn.policies.configs import AwrConfig
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
-from robolearn.policies.improver import Judgement, held_out, in_batches
+from robolearn.policies.improver import Judgement, held_out, in_batches, rank_correlation
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -44,8 +43,8 @@ class Awr:
         predicted = value_at(value, experience, replay.starts)
         weights = weights_of(returns[replay.starts] - predicted, self.config.advantage)
         unseen = held[replay.episode[replay.starts]]
-        rank = spearmanr(predicted[unseen], returns[replay.starts][unseen]).statistic
-        figures = {"effective": effective_share(weights), "critic_rank": float(rank)}
+        rank = rank_correlation(predicted[unseen], returns[replay.starts][unseen])
+        figures = {"effective": effective_share(weights), "critic_rank": rank}
         return Judgement(weights, figures)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.critic import Critic
@@ -57,3 +58,10 @@ def held_out(episodes: int) -> np.ndarray:
 def in_batches(frames: np.ndarray) -> list[np.ndarray]:
     """Frames (N,) in parts that fit into memory."""
     return [frames[k : k + BATCH] for k in range(0, len(frames), BATCH)]
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Of two columns (N,); None where one of them does not differ."""
+    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(spearmanr(one, other).statistic)

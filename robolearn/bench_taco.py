@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from robolearn.bench_candidates import latency
 from robolearn.config import check_same
+from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, TacoConfig
 from robolearn.results import save_result
 
@@ -169,23 +169,11 @@ def ablate(config: BenchTacoConfig, folder: Path) -> Row:
 
 def _compared(outcomes: dict[str, Row]) -> Row:
     """Success of each, and its pairs with the first."""
-    from robolearn.stats import mcnemar_exact, wilson
-
     first = next(iter(outcomes.values()))["success"]
     row: Row = {"n": len(first)}
     for name, outcome in outcomes.items():
-        wins = outcome["success"]
-        low, high = wilson(sum(wins), len(wins))
-        row[name] = {
-            "success": sum(wins) / len(wins),
-            "success_low": low,
-            "success_high": high,
-            "gain_points": 100.0 * (sum(wins) - sum(first)) / len(wins),
-            "gained": sum(w and not b for w, b in zip(wins, first, strict=True)),
-            "lost": sum(b and not w for w, b in zip(wins, first, strict=True)),
-            "p_value": mcnemar_exact(wins, first),
-            "latency_p50_ms": outcome["latency_p50_ms"],
-        }
+        speed = {"latency_p50_ms": outcome["latency_p50_ms"]}
+        row[name] = beside(outcome["success"], first) | speed
     return row
 
 
@@ -290,21 +278,9 @@ def evaluation(
 
 def _mean(rows: list[Row]) -> Row:
     """Mean success of every scorer over the tasks of a sort, and all their pairs together."""
-    from scipy.stats import binomtest
-
     names = [name for name, value in rows[0].items() if isinstance(value, dict)]
-    means: Row = {"n": sum(row["n"] for row in rows)}
-    for name in names:
-        gained, lost = (sum(row[name][key] for row in rows) for key in ("gained", "lost"))
-        pairs = gained + lost
-        means[name] = {
-            "success": float(np.mean([row[name]["success"] for row in rows])),
-            "gain_points": float(np.mean([row[name]["gain_points"] for row in rows])),
-            "gained": gained,
-            "lost": lost,
-            "p_value": float(binomtest(gained, pairs).pvalue) if pairs else 1.0,
-        }
-    return means
+    means = {name: pooled([row[name] for row in rows]) for name in names}
+    return {"n": sum(row["n"] for row in rows)} | means
 
 
 def main(config: BenchTacoConfig) -> int:

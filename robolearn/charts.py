@@ -83,14 +83,35 @@ def candidates_chart(name: str, points: Sequence[tuple[int, float, float, float]
         points: number of candidates, success, and the lower and upper end of its interval, 0..1.
     """
     axes = _axes(f"candidates, {name}", "success")
+    axes.set_xscale("log", base=2)
+    _draw_successes(axes, points)
+    return _svg(axes)
+
+
+def rounds_chart(points: Sequence[tuple[int, float, float, float]]) -> Markup:
+    """Success by round: number, success, and the lower and upper end of its interval, 0..1."""
+    axes = _axes("round", "success")
+    _draw_successes(axes, points)
+    return _svg(axes)
+
+
+def calibration_chart(points: Sequence[Sequence[float]]) -> Markup:
+    """What a critic said, against what came; on the diagonal it was right on average."""
+    axes = _axes("value, mean episodes", "return")
+    said, came = np.array(points).T
+    ends = [min(said.min(), came.min()), max(said.max(), came.max())]
+    axes.plot(ends, ends, color=THEME["rule"], linewidth=1)
+    axes.plot(said, came, "o-", color=THEME["series-0"], markersize=3)
+    return _svg(axes)
+
+
+def _draw_successes(axes: Axes, points: Sequence[tuple[int, float, float, float]]) -> None:
     counts, success, low, high = np.array(points).T
     color, interval = THEME["series-0"], [success - low, high - success]
     axes.errorbar(counts, success, interval, fmt="o-", color=color, markersize=3, elinewidth=1)
-    axes.set_xscale("log", base=2)
     axes.set_xticks(counts, [f"{count:.0f}" for count in counts])
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    return _svg(axes)
 
 
 def _axes(xlabel: str, ylabel: str) -> Axes:

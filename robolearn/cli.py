@@ -98,6 +98,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "bench_policies:BenchPoliciesConfig",
         "measure our policies beside LeRobot's, after the same time of training",
     ),
+    "bench-aloe": (
+        "bench_aloe",
+        "bench_aloe:BenchAloeConfig",
+        "measure post-training methods at equal numbers of interactions",
+    ),
     "bench-serve": (
         "bench_serve",
         "bench_serve:BenchServeConfig",

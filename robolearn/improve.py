@@ -38,6 +38,7 @@ from robolearn.episodes import EpisodeWriter
 from robolearn.evaluate import evaluated
 from robolearn.experience import Experience
 from robolearn.files import AtomicFolder, check_writable
+from robolearn.improve_report import write_improve_report
 from robolearn.options import AgentOptions, EvalConfig, ImproveConfig, TrainConfig
 from robolearn.policies import IMPROVERS
 from robolearn.policies.advantage import imitate
@@ -50,6 +51,7 @@ from robolearn.stats import wilson
 from robolearn.workers import Job, make_vector, one_thread, run_seeds
 
 SETTINGS: Final = "improve.json"
+PAGE: Final = "report.html"
 # Options that change nothing of what the rounds leave.
 FREE: Final = ("out", "rounds", "workers", "candidates", "evaluate")
 # of the table of rounds: what a row may have, and how it is shown
@@ -115,6 +117,11 @@ class Improvement:
         row = {"round": number, **self._outcome(rollouts), **judgement}
         save_result(folder, "figures", self.config, {"row": row, "seconds": seconds})
         return row
+
+    def seconds_per_round(self) -> float:
+        """Mean seconds of judging and imitating in a round, as measured when it was done."""
+        files = [self._folder(k) / "figures.json" for k in range(1, self.config.rounds + 1)]
+        return float(np.mean([json.loads(f.read_text())["seconds"]["learn"] for f in files]))
 
     def collect(self, number: int) -> None:
         """Lets the policy of the round before act, until the dataset of the round is full."""
@@ -226,7 +233,7 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def improve(config: ImproveConfig) -> Row:
-    """Runs all rounds, evaluates what came out, writes `improve-result.json` and returns it.
+    """Runs all rounds, evaluates what came out, writes `result.json` and a page, and returns it.
 
     Raises:
         ValueError, OSError: unusable options or folders; what was finished is kept.
@@ -239,6 +246,7 @@ def improve(config: ImproveConfig) -> Row:
         kept = ("n", "success", "success_low", "success_high", "latency_ms")
         figures[name] = {key: result[key] for key in kept}  # type: ignore[literal-required]
     save_result(config.out, "result", config, figures)
+    write_improve_report(config.out / "result.json", config.out / PAGE)
     return figures
 
 
@@ -274,6 +282,6 @@ def main(config: ImproveConfig) -> int:
                 f"{name}: success {row['success']:.1%} "
                 f"({row['success_low']:.1%} to {row['success_high']:.1%}, n = {row['n']})"
             )
-    print(f"{config.out} is a run like any other; evaluate it with:")
+    print(f"{config.out / PAGE} shows the rounds; {config.out} is a run like any other:")
     print(f"  robolearn eval --policy {config.out}")
     return 0

@@ -30,6 +30,7 @@ from robolearn.policies.configs import (
     QChunkingConfig,
 )
 from robolearn.policies.dagger import Dagger
+from robolearn.policies.improver import rank_correlation
 from robolearn.replay import Reward, replay_of
 from robolearn.train import train
 
@@ -266,3 +267,19 @@ def test_bad_counts_are_refused(base, tmp_path):
 def test_the_table_is_written(whole):
     out, figures = whole
     assert json.loads((out / "result.json").read_text())["rounds"] == figures["rounds"]
+
+
+def test_a_column_that_does_not_differ_has_no_rank():
+    assert rank_correlation(np.ones(5), np.arange(5)) is None
+    assert rank_correlation(np.arange(5), np.arange(5) ** 2) == pytest.approx(1.0)
+
+
+def test_the_page_stands_alone(whole):
+    out, figures = whole
+    page = (out / "report.html").read_text()
+    assert "http:" not in page
+    assert "https:" not in page
+    for row in figures["rounds"]:
+        assert f"{100 * row['success']:.1f} %" in page
+    assert "the critic&#39;s choice" in page
+    assert page.count("<svg") == 2

@@ -1,0 +1,241 @@
+"""`robolearn bench-aloe`: post-training methods side by side, at equal numbers of interactions.
+
+For every task and seed a base policy is trained on few demonstrations. Every method then begins
+with it, has the same rounds of the same number of episodes, the same number of learning steps, and
+goes the same way (`robolearn improve`); what it makes of them differs.
+
+| method | what is imitated | chooses at run time |
+|---|---|---|
+| `bc` | everything | |
+| `filtered-bc` | what succeeded | |
+| `dagger` | demonstrations and corrections, by the task's expert | |
+| `awr` | by advantage, of returns over a state value | |
+| `q-chunking` | everything | its critic, taught the best of its chunks |
+| `aloe` | by advantage, of chunks under the current policy | its critic |
+| `aloe-...` | ALOE with one thing done otherwise: the ablations | its critic |
+
+All are evaluated on the same seeds as the base, by the policy alone and with the critic if there is
+one, so that pairs are compared. What was done stays in `out`, and a run that was cut off goes on.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from robolearn.config import check_same
+from robolearn.options import EvalConfig, Improve, ImproveConfig, RecordConfig, TrainConfig
+from robolearn.pairs import beside, pooled
+from robolearn.policies.configs import (
+    AloeConfig,
+    AwrConfig,
+    BcConfig,
+    CriticConfig,
+    DaggerConfig,
+    QChunkingConfig,
+)
+from robolearn.results import Result, save_result
+
+METHODS: Final[dict[str, Improve]] = {
+    "bc": BcConfig(),
+    "filtered-bc": BcConfig(successes=True),
+    "dagger": DaggerConfig(),
+    "awr": AwrConfig(),
+    "q-chunking": QChunkingConfig(),
+    "aloe": AloeConfig(),
+    "aloe-one-head": AloeConfig(CriticConfig(heads=1)),
+    "aloe-no-mask": AloeConfig(CriticConfig(masked=False)),
+    "aloe-no-prior": AloeConfig(CriticConfig(prior=0.0)),
+    "aloe-deviations": AloeConfig(CriticConfig(aggregation="deviations")),
+}
+SETTINGS: Final = "bench-aloe.json"
+FREE: Final = ("tasks", "methods", "seeds", "results", "out", "workers")
+POSITIVE: Final = ("demonstrations", "steps", "rounds", "collected", "episodes")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BenchAloeConfig:
+    """Measure post-training methods at equal numbers of interactions."""
+
+    tasks: tuple[str, ...] = ("PickPlace", "Insert", "Fold", "Sort")
+    methods: tuple[str, ...] = ("bc", "filtered-bc", "dagger", "awr", "q-chunking", "aloe")
+    seeds: tuple[int, ...] = (0, 1, 2)  # of training, and of what is collected
+    results: Path = Path("docs/results")  # where the summary, aloe.json, goes
+    out: Path = Path("runs/bench-aloe")  # data, runs and evaluations
+    demonstrations: int = 400  # to train the base on
+    steps: int = 2500  # of its training
+    rounds: int = 1
+    collected: int = 400  # episodes in each round
+    episodes: int = 500  # of each evaluation
+    replan_every: int = 8  # steps of a chunk that are executed, and judged, at once
+    candidates: int = 16  # among which a critic chooses
+    workers: int = 2  # processes
+
+
+def bench(config: BenchAloeConfig) -> Row:
+    """Runs what is missing, writes `<results>/aloe.json`, and returns its figures.
+
+    Raises:
+        ValueError, OSError: unusable options or folders; what was finished is kept.
+    """
+    _check(config)
+    check_same(config, config.out, SETTINGS, FREE)
+    figures: Row = {"tasks": {}}
+    for task in config.tasks:
+        outcomes: dict[str, list[Row]] = {}
+        for seed in config.seeds:
+            for name, outcome in compared(config, task, seed):
+                outcomes.setdefault(name, []).append(outcome)
+        figures["tasks"][task] = _over_seeds(outcomes)
+        figures["mean"] = _over_tasks(list(figures["tasks"].values()))
+        save_result(config.results, "aloe", config, figures)
+    return figures
+
+
+def _check(config: BenchAloeConfig) -> None:
+    for option in POSITIVE:
+        if getattr(config, option) < 1:
+            raise ValueError(f"--{option} is {getattr(config, option)}; give it 1 or more")
+    unknown = [name for name in config.methods if name not in METHODS]
+    if unknown or not config.methods:
+        raise ValueError(
+            f"--methods has {unknown[0] if unknown else 'none'}; choose among {', '.join(METHODS)}"
+        )
+
+
+def compared(config: BenchAloeConfig, task: str, seed: int) -> "list[tuple[str, Row]]":
+    """Names and outcomes of one seed: the base, then every method, alone and with its critic."""
+    folder, env = config.out / task, f"robolearn/{task}-v0"
+    base = _base(config, env, folder, seed)
+    found = [("base", _outcome(config, base, folder / f"eval-base-{seed}"))]
+    for method in config.methods:
+        Console(stderr=True).print(f"[bold]bench-aloe[/] {task}, seed {seed}: {method}")
+        out = folder / f"{method}-{seed}"
+        found.extend(_improved(config, method, env, base, out, seed))
+    return found
+
+
+def _base(config: BenchAloeConfig, env: str, folder: Path, seed: int) -> Path:
+    """A policy that was trained on few demonstrations, trained where it is missing."""
+    from robolearn.checkpoint import checkpoints
+    from robolearn.record import record
+    from robolearn.train import train
+
+    data, run = folder / "data", folder / f"base-{seed}"
+    plain: Any = {"episodes": config.demonstrations, "workers": config.workers}
+    record(RecordConfig(out=data, env=env, **plain))
+    schedule: Any = {"steps": config.steps, "save_every": config.steps, "threads": 1}
+    begun = checkpoints(run)
+    if not begun or int(begun[-1].name) < config.steps:
+        train(TrainConfig(data, run, seed=seed, resume=bool(begun), **schedule))
+    return run
+
+
+def _improved(
+    config: BenchAloeConfig, method: str, env: str, base: Path, out: Path, seed: int
+) -> list[tuple[str, Row]]:
+    """What a method made of the base: by the policy alone, and with its critic if it has one."""
+    from robolearn.improve import Improvement
+
+    run = Improvement(
+        ImproveConfig(
+            base=base,
+            out=out,
+            algo=METHODS[method],
+            env=env,
+            rounds=config.rounds,
+            episodes=config.collected,
+            replan_every=config.replan_every,
+            correct=method == "dagger",
+            seed=3_000_000 + 100_000 * seed,
+            workers=config.workers,
+        )
+    )
+    rows, critic = run.run(), out / "critic"
+    known: Row = {
+        "interactions": sum(row["steps"] for row in rows),
+        "seconds_per_round": run.seconds_per_round(),
+        **{key: rows[-1][key] for key in ("critic_auc", "critic_rank") if key in rows[-1]},
+    }
+    found = [(method, _outcome(config, out, out / "eval") | known)]
+    if critic.exists():
+        chosen = _outcome(config, out, out / "eval-selected", str(critic))
+        found.append((f"{method}+critic", chosen | known))
+    return found
+
+
+def _outcome(config: BenchAloeConfig, policy: Path, out: Path, scorer: str = "") -> Row:
+    """Success by seed, and successes in an hour of simulated time."""
+    from robolearn.evaluate import evaluated
+
+    settings = EvalConfig(
+        policy=str(policy),
+        out=out,
+        episodes=config.episodes,
+        replan_every=config.replan_every,
+        videos=0,
+        workers=config.workers,
+    )
+    if scorer:
+        settings = replace(settings, scorer=scorer, candidates=config.candidates)
+    result = evaluated(settings)
+    return {"success": [bool(e["success"]) for e in result["episodes"]], **_pace(result)}
+
+
+def _pace(result: Result) -> Row:
+    from robolearn.registry import make_env
+
+    steps = sum(episode["length"] for episode in result["episodes"])
+    hours = steps / make_env(result["env_id"], obs_type="state").metadata["render_fps"] / 3600.0
+    return {"per_hour": result["successes"] / hours}
+
+
+def _over_seeds(outcomes: dict[str, list[Row]]) -> Row:
+    """Success of each method over all seeds, and its pairs with the base."""
+    base = _all(outcomes["base"])
+    return {
+        name: {
+            "n": len(base),
+            "by_seed": [float(np.mean(one["success"])) for one in found],
+            **beside(_all(found), base),
+            **{key: float(np.mean([one[key] for one in found])) for key in _numbers(found)},
+        }
+        for name, found in outcomes.items()
+    }
+
+
+def _all(found: list[Row]) -> list[bool]:
+    return [win for one in found for win in one["success"]]
+
+
+def _numbers(found: list[Row]) -> list[str]:
+    """What all seeds have beside success."""
+    return [k for k in found[0] if k != "success" and all(one[k] is not None for one in found)]
+
+
+def _over_tasks(rows: list[Row]) -> Row:
+    """Mean success and gain of each method over the tasks, and all its pairs together."""
+    mean: Row = {}
+    for name in rows[0]:
+        of_tasks = [row[name] for row in rows]
+        known = [key for key in ("per_hour", "critic_auc") if all(key in row for row in of_tasks)]
+        figures = {key: float(np.mean([row[key] for row in of_tasks])) for key in known}
+        mean[name] = pooled(of_tasks) | figures
+    return mean
+
+
+def main(config: BenchAloeConfig) -> int:
+    """Runs the command."""
+    figures = bench(config)
+    table = Table("method", *figures["tasks"], "mean", "points", "p")
+    for name, mean in figures["mean"].items():
+        cells = [f"{row[name]['success']:.1%}" for row in figures["tasks"].values()]
+        gain = f"{mean['gain_points']:+.1f}"
+        table.add_row(name, *cells, f"{mean['success']:.1%}", gain, f"{mean['p_value']:.2g}")
+    Console().print(table)
+    print(f"{config.results / 'aloe.json'} holds everything")
+    return 0

@@ -1,0 +1,72 @@
+"""`robolearn bench-aloe`: methods at equal numbers of interactions, and what goes into the file."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from robolearn import bench_aloe
+from robolearn.bench_aloe import BenchAloeConfig
+from robolearn.policies.configs import (
+    ActorConfig,
+    AloeConfig,
+    BcConfig,
+    CriticConfig,
+    DaggerConfig,
+)
+
+ACTOR = ActorConfig(steps=2, batch_size=8)
+CRITIC = CriticConfig(heads=2, hidden=16, depth=1, steps=3, batch_size=8, samples=2)
+QUICK = {
+    "bc": BcConfig(actor=ACTOR),
+    "dagger": DaggerConfig(actor=ACTOR),
+    "aloe": AloeConfig(critic=CRITIC, actor=ACTOR),
+}
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_aloe, "METHODS", QUICK)
+    return BenchAloeConfig(
+        tasks=("Reach",),
+        methods=tuple(QUICK),
+        seeds=(0,),
+        results=tmp_path / "results",
+        out=tmp_path / "out",
+        demonstrations=3,
+        steps=3,
+        collected=2,
+        episodes=2,
+        candidates=2,
+        workers=0,
+    )
+
+
+def test_all_methods_begin_with_the_same_policy_and_have_the_same_budget(small, monkeypatch):
+    figures = bench_aloe.bench(small)
+    row = figures["tasks"]["Reach"]
+    assert set(row) == {"base", *QUICK, "aloe+critic"}
+    for name, cell in row.items():
+        assert cell["n"] == 2
+        assert len(cell["by_seed"]) == 1
+        gain = cell["success"] - row["base"]["success"]
+        assert cell["gain_points"] == pytest.approx(100 * gain)
+        if name != "base":
+            assert cell["seconds_per_round"] > 0
+    # Whoever is not corrected collects with the very same policy on the very same seeds.
+    assert row["bc"]["interactions"] == row["aloe"]["interactions"]
+    written = json.loads((small.results / "aloe.json").read_text())
+    assert written["mean"] == figures["mean"]
+    # A second run finds everything done, and says the same.
+    monkeypatch.setattr("robolearn.train.train", None)
+    monkeypatch.setattr("robolearn.evaluate.evaluate", None)
+    assert bench_aloe.bench(small) == figures
+    with pytest.raises(ValueError, match="begun with other settings"):
+        bench_aloe.bench(replace(small, collected=3))
+
+
+def test_bad_options_are_named(small):
+    with pytest.raises(ValueError, match="--methods has sarsa; choose among bc, dagger"):
+        bench_aloe.bench(replace(small, methods=("sarsa",)))
+    with pytest.raises(ValueError, match="--rounds is 0"):
+        bench_aloe.bench(replace(small, rounds=0))
