@@ -88,6 +88,15 @@ class LeRobotPolicy(Policy):
         feature = self.inner.config.env_state_feature
         return feature.shape[0] if feature else 0
 
+    @property
+    def spread(self) -> Tensor:
+        """See `Policy`: that of the actions, which the postprocessor may know."""
+        known = [getattr(step, "_tensor_stats", None) or {} for step in self._after.steps]
+        found = [stats[ACTION]["std"] for stats in known if "std" in stats.get(ACTION, {})]
+        if not found:
+            return super().spread
+        return torch.where(found[0] > 0, found[0], 1.0).to(self.device, torch.float32)
+
     def check_fits(self, arm: ArmSpec, observations: spaces.Dict) -> None:
         """See `Policy`."""
         if self.joints != arm.size:

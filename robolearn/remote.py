@@ -195,6 +195,11 @@ class RemotePolicy(Policy):
         return self._state_size
 
     @property
+    def spread(self) -> torch.Tensor:
+        """See `Policy`."""
+        return torch.tensor(self._connection.greeting.get("spread", [1.0]))
+
+    @property
     def device(self) -> torch.device:
         """Where its answers are."""
         return torch.device("cpu")

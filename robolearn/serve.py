@@ -239,6 +239,7 @@ def greeting(source: Source, policy: Policy) -> dict[str, Any]:
         "state_size": policy.state_size,
         "arm": to_json(dict(policy.arm)),
         "joints": policy.joints,
+        "spread": policy.spread.tolist(),
         "env": source.env,
         "fingerprint": source.fingerprint,
     }

@@ -133,6 +133,10 @@ def test_the_chunk_is_lerobots_own(where):
     torch.testing.assert_close(ours, theirs)
 
 
+def test_the_spread_is_that_of_lerobots_statistics(where):
+    assert torch.equal(source_of(where).load().spread, torch.full((3,), 0.4))
+
+
 def test_the_feature_is_that_of_the_first_action(tmp_path):
     policy = source_of(save("act", tmp_path)).load()
     chunks = chunks_of(policy, observation(policy, 1), 1)

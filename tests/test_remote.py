@@ -159,6 +159,7 @@ class TestOurClient:
         assert torch.equal(ours.features, theirs.features)
         assert there.horizon == here.horizon
         assert there.cameras == here.cameras
+        assert torch.equal(there.spread, here.spread)
 
     def test_an_evaluation_over_the_wire_is_the_same(self, toy_run, server, tmp_path):
         options = {"env": toy.ENV_ID, "episodes": 4, "replan_every": 2, "videos": 0, "workers": 0}
