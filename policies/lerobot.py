@@ -30,9 +30,9 @@ from robolearn.policies.lerobot_flow import cameras_of  # with this LeRobot know
 from robolearn.sources import Source
 
 PREFIX: Final = "lerobot:"
-# The layer that makes actions of features: of the flow policies, of ACT. What goes into it is
-# (B, H, F); other policies' feature is the chunk itself.
-LAST_LAYERS: Final = ("model.action_out_proj", "model.action_head")
+# The layer that makes actions of features: of the flow policies, of ACT, of our own. What goes into
+# it is (B, H, F), or (B, 1, F) for the whole chunk; other policies' feature is the chunk itself.
+LAST_LAYERS: Final = ("model.action_out_proj", "model.action_head", "inner.head.outward")
 
 
 @dataclass
