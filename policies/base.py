@@ -148,6 +148,11 @@ class Policy(nn.Module, ABC):
         """Numbers of the simulator's state that it looks at; 0 for none."""
         return 0
 
+    @property
+    def spread(self) -> Tensor:
+        """How far demonstrations spread, by joint, (J,); (1,), a one, where nobody knows."""
+        return torch.ones(1, device=self.device)
+
     def check_fits(self, arm: ArmSpec, observations: spaces.Dict) -> None:
         """Refuses an environment that the policy was not trained for.
 

@@ -163,6 +163,11 @@ class DenoisingPolicy(TrainablePolicy):
         """See `Policy`."""
         return self.backbone.state
 
+    @property
+    def spread(self) -> Tensor:
+        """See `Policy`: that of the joint positions."""
+        return self.backbone.agent_pos.std
+
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
         """Tokens of B observations, and what the head keeps of them; see `Policy`."""
         tokens = self._tokens(observation, instructions)

@@ -30,9 +30,9 @@ from robolearn.policies.lerobot_flow import cameras_of  # with this LeRobot know
 from robolearn.sources import Source
 
 PREFIX: Final = "lerobot:"
-# The layer that makes actions of features: of the flow policies, of ACT. What goes into it is
-# (B, H, F); other policies' feature is the chunk itself.
-LAST_LAYERS: Final = ("model.action_out_proj", "model.action_head")
+# The layer that makes actions of features: of the flow policies, of ACT, of our own. What goes into
+# it is (B, H, F), or (B, 1, F) for the whole chunk; other policies' feature is the chunk itself.
+LAST_LAYERS: Final = ("model.action_out_proj", "model.action_head", "inner.head.outward")
 
 
 @dataclass
@@ -87,6 +87,15 @@ class LeRobotPolicy(Policy):
         """See `Policy`."""
         feature = self.inner.config.env_state_feature
         return feature.shape[0] if feature else 0
+
+    @property
+    def spread(self) -> Tensor:
+        """See `Policy`: that of the actions, which the postprocessor may know."""
+        known = [getattr(step, "_tensor_stats", None) or {} for step in self._after.steps]
+        found = [stats[ACTION]["std"] for stats in known if "std" in stats.get(ACTION, {})]
+        if not found:
+            return super().spread
+        return torch.where(found[0] > 0, found[0], 1.0).to(self.device, torch.float32)
 
     def check_fits(self, arm: ArmSpec, observations: spaces.Dict) -> None:
         """See `Policy`."""

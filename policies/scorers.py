@@ -1,7 +1,9 @@
 """Scorers: what chooses among candidate chunks. A higher score is better.
 
 Those of this module need no fitting; the verifiers do (`robolearn.policies.verifier`). All of them
-see the same candidates, so what they gain can be compared.
+see the same candidates, so what they gain can be compared. Distances between chunks are those of
+the steps that will be executed, each joint in units of its spread in the demonstrations, so that
+radians and the opening of a gripper weigh alike.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,11 +31,14 @@ class Scorer(Protocol):
         """Scores (B, n) for chunks (B, n, H, J); whatever is random in it comes from `noise`."""
 
 
+WHOLE: Final = slice(None)  # of a chunk is executed, as far as known
+
+
 class RandomScorer:
     """Takes any candidate: what several candidates are worth without a judgement."""
 
-    def __init__(self, policy: Policy) -> None:
-        del policy
+    def __init__(self, policy: Policy, executed: slice = WHOLE) -> None:
+        del policy, executed
 
     def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
         """See `Scorer`."""
@@ -43,15 +48,20 @@ class RandomScorer:
 
 
 class MedoidScorer:
-    """Takes the candidate with the least mean distance to the others."""
+    """Takes the candidate with the least mean distance to the others.
 
-    def __init__(self, policy: Policy) -> None:
-        del policy
+    Args:
+        policy: made the candidates.
+        executed: steps of a chunk.
+    """
+
+    def __init__(self, policy: Policy, executed: slice = WHOLE) -> None:
+        self._policy, self._executed = policy, executed
 
     def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
         """See `Scorer`."""
         del context, noise
-        flat = chunks.actions.flatten(2)
+        flat = (chunks.actions[:, :, self._executed] / self._policy.spread).flatten(2)
         return -torch.cdist(flat, flat).mean(-1)
 
 
@@ -62,19 +72,24 @@ class ResidualScorer:
 
     Args:
         policy: made the candidates.
+        executed: steps of a chunk.
         draws: of noise for each candidate.
         level: of the noise, see `Policy.refine`.
     """
 
-    def __init__(self, policy: Policy, draws: int = 4, level: float = 0.25) -> None:
-        self.policy, self.draws, self.level = policy, draws, level
+    def __init__(
+        self, policy: Policy, executed: slice = WHOLE, draws: int = 4, level: float = 0.25
+    ) -> None:
+        self._policy, self._executed = policy, executed
+        self._draws, self._level = draws, level
 
     def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
         """See `Scorer`."""
-        tried = chunks.actions.repeat_interleave(self.draws, dim=1)
-        restored = self.policy.refine(context, tried, noise, self.level).actions
-        error = (restored - tried).square().mean((2, 3))
-        return -error.unflatten(1, (-1, self.draws)).mean(-1)
+        tried = chunks.actions.repeat_interleave(self._draws, dim=1)
+        restored = self._policy.refine(context, tried, noise, self._level).actions
+        change = (restored - tried)[:, :, self._executed] / self._policy.spread
+        error = change.square().mean((2, 3))
+        return -error.unflatten(1, (-1, self._draws)).mean(-1)
 
 
 class Blend:
@@ -94,7 +109,7 @@ def _standardised(score: Tensor) -> Tensor:
     return (score - score.mean(1, keepdim=True)) / spread.clamp_min(1e-12)
 
 
-UNFITTED: Final[dict[str, Callable[[Policy], Scorer]]] = {
+UNFITTED: Final[dict[str, Callable[[Policy, slice], Scorer]]] = {
     "random": RandomScorer,
     "medoid": MedoidScorer,
     "residual": ResidualScorer,
@@ -118,7 +133,7 @@ def _class(place: str) -> Any:  # noqa: ANN401 (a scorer's class)
     return getattr(import_module(f"robolearn.policies.{module}"), name)
 
 
-def open_scorer(name: str, policy: Policy, source: "Source") -> Scorer:
+def open_scorer(name: str, policy: Policy, source: "Source", executed: slice = WHOLE) -> Scorer:
     """A scorer for the candidates of a policy.
 
     Args:
@@ -127,14 +142,15 @@ def open_scorer(name: str, policy: Policy, source: "Source") -> Scorer:
             "+" between.
         policy: makes the candidates.
         source: where the policy comes from.
+        executed: steps of a chunk that will be executed.
 
     Raises:
         CheckpointError: no such scorer, or it was fitted to another policy.
     """
     if "+" in name and not Path(name).exists():
-        return Blend([open_scorer(part, policy, source) for part in name.split("+")])
+        return Blend([open_scorer(part, policy, source, executed) for part in name.split("+")])
     if name in UNFITTED:
-        return UNFITTED[name](policy)
+        return UNFITTED[name](policy, executed)
     place = source.run / name if name in FITTED else Path(name)
     if not place.exists():
         known = ", ".join([*UNFITTED, *FITTED])

@@ -49,7 +49,8 @@ def open_agent(options: AgentOptions, env: VectorEnv, *, background: bool = Fals
     observations = env.single_observation_space
     assert isinstance(observations, gymnasium.spaces.Dict)  # the contract
     policy.check_fits(arm_of(env), observations)
-    scorer = open_scorer(options.scorer, policy, source) if options.scorer else None
+    executed = slice(options.lead, options.lead + options.replan_every)
+    scorer = open_scorer(options.scorer, policy, source, executed) if options.scorer else None
     agent = PolicyAgent(
         policy,
         replan_every=options.replan_every,

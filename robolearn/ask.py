@@ -6,6 +6,8 @@ An observation holds joint positions, pictures and the instruction under any of 
     state, images {camera}, prompt                                          nested
 Pictures are uint8 (h, w, 3) or (3, h, w). `candidates` asks for so many chunks and their features
 instead of one chunk; `noise` says where the policy's noise begins (`robolearn.wire.noise_to`).
+`refine`, chunks (n, H, J), asks for what becomes of these when noise of the share `level` is put on
+them and taken off again (`Policy.refine`), and for their features.
 """
 
 import time
@@ -20,6 +22,7 @@ from robolearn.seeding import stream
 from robolearn.wire import WireError, noise_from
 
 MAX_CANDIDATES: Final = 64  # that a client may ask for
+MAX_REFINED: Final = 4 * MAX_CANDIDATES  # a scorer may try each of them some times
 IMAGE_KEYS: Final = ("pixels", "images")
 STATE_KEYS: Final = ("agent_pos", "observation/state", "state")
 
@@ -33,6 +36,8 @@ class Ask:
         instruction: what to do.
         candidates: chunks wanted with their features; 0 for the best one alone.
         noise: of the policy and of the scorer.
+        refine: chunks (n, H, J) that shall be refined instead, n being `candidates`.
+        level: of the noise for that.
         arrived: monotonic seconds.
     """
 
@@ -41,6 +46,13 @@ class Ask:
     candidates: int
     noise: np.random.Generator
     arrived: float
+    refine: np.ndarray | None = None
+    level: float = 1.0
+
+    @property
+    def kind(self) -> tuple[int, float]:
+        """What has to be the same of those that are answered together."""
+        return self.candidates, -1.0 if self.refine is None else self.level
 
 
 def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:
@@ -69,7 +81,25 @@ def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:
     noise = message.get("noise")
     now = time.perf_counter()
     generator = stream(time.time_ns(), "serve") if noise is None else noise_from(noise)
-    return Ask(observation, prompt, candidates, generator, now)
+    ask = Ask(observation, prompt, candidates, generator, now)
+    if "refine" in message:
+        ask.refine, ask.level = _chunks(message["refine"], policy), _share(message.get("level"))
+        ask.candidates = len(ask.refine)
+    return ask
+
+
+def _chunks(value: object, policy: Policy) -> np.ndarray:
+    wanted = (policy.horizon, policy.joints)
+    count = len(value) if isinstance(value, np.ndarray) and value.shape[1:] == wanted else 0
+    if not isinstance(value, np.ndarray) or not 1 <= count <= MAX_REFINED:
+        raise WireError(f"refine must be 1 to {MAX_REFINED} chunks of shape {wanted}")
+    return _numbers(value.ravel(), value.size, "refine").reshape(value.shape)
+
+
+def _share(value: object) -> float:
+    if not isinstance(value, int | float) or not 0.0 <= value <= 1.0:
+        raise WireError(f"level is {value!r:.40}; give a share of noise from 0 to 1")
+    return float(value)
 
 
 def _numbers(value: object, size: int, name: str) -> np.ndarray:

@@ -195,6 +195,11 @@ class RemotePolicy(Policy):
         return self._state_size
 
     @property
+    def spread(self) -> torch.Tensor:
+        """See `Policy`."""
+        return torch.tensor(self._connection.greeting.get("spread", [1.0]))
+
+    @property
     def device(self) -> torch.device:
         """Where its answers are."""
         return torch.device("cpu")
@@ -222,16 +227,40 @@ class RemotePolicy(Policy):
         actions, features = zip(*drawn, strict=True)
         return Chunks(torch.stack(actions), torch.stack(features))
 
+    def refine(
+        self, context: Context, actions: torch.Tensor, noise: Generators, level: float
+    ) -> Chunks:
+        """Has our server refine chunks; another's draws whole ones. See `Policy`.
+
+        Raises:
+            RemoteError: see `Connection.ask`.
+        """
+        assert isinstance(context, RemoteContext)
+        if not self._dialect.is_ours:
+            return super().refine(context, actions, noise, level)
+        refined = [
+            self._asked(message | {"refine": shown.numpy(), "level": level}, generator)
+            for message, shown, generator in zip(context.messages, actions, noise, strict=True)
+        ]
+        chunks, features = zip(*refined, strict=True)
+        return Chunks(torch.stack(chunks), torch.stack(features))
+
     def _candidates(
         self, message: dict[str, Any], n: int, noise: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Chunks (n, H, J) and their features (n, F); another's server gives no features."""
         if self._dialect.is_ours:
-            answer = self._connection.ask(message | {"candidates": n, "noise": noise_to(noise)})
-            return _tensor(answer, "candidates", 3), _tensor(answer, "features", 2)
+            return self._asked(message | {"candidates": n}, noise)
         answers = [self._connection.ask(message) for _ in range(n)]
         actions = torch.stack([_tensor(answer, "actions", 2) for answer in answers])
         return actions[:, : self.horizon], torch.zeros(n, 0)
+
+    def _asked(
+        self, message: dict[str, Any], noise: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Our server's chunks and their features."""
+        answer = self._connection.ask(message | {"noise": noise_to(noise)})
+        return _tensor(answer, "candidates", 3), _tensor(answer, "features", 2)
 
 
 def _tensor(answer: Mapping[str, Any], key: str, dimensions: int) -> torch.Tensor:

@@ -170,8 +170,8 @@ class PolicyServer:
             batch = [await self._queue.get()]
             while len(batch) < self.config.batch and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            batch.sort(key=lambda waiting: waiting.ask.candidates)
-            for _, group in groupby(batch, key=lambda waiting: waiting.ask.candidates):
+            batch.sort(key=lambda waiting: waiting.ask.kind)
+            for _, group in groupby(batch, key=lambda waiting: waiting.ask.kind):
                 alike = [waiting for waiting in group if not waiting.answer.done()]
                 if not alike:
                     continue
@@ -188,14 +188,19 @@ class PolicyServer:
 
     @torch.inference_mode()
     def _infer(self, asks: list[Ask], candidates: int) -> list[dict[str, Any]]:
-        """Chunks for observations that want equally many, or the best of so many candidates."""
+        """Chunks for questions of one kind, or the best of so many candidates."""
         begin = time.perf_counter()
         observations = stacked([ask.observation for ask in asks])
         tensors = as_tensors(observations, self._policy.device)
         context = self._policy.encode(tensors, [ask.instruction for ask in asks])
         noise = [ask.noise for ask in asks]
         wanted = asks[0].candidates
-        chunks = self._policy.sample(context, wanted or candidates, noise)
+        shown = [ask.refine for ask in asks if ask.refine is not None]
+        if shown:
+            tried = torch.from_numpy(np.stack(shown)).to(context.agent_pos)
+            chunks = self._policy.refine(context, tried, noise, asks[0].level)
+        else:
+            chunks = self._policy.sample(context, wanted or candidates, noise)
         best = torch.zeros(len(asks), dtype=torch.long)
         if self._scorer is not None and not wanted:
             best = self._scorer.score(context, chunks, noise).argmax(1).cpu()
@@ -239,6 +244,7 @@ def greeting(source: Source, policy: Policy) -> dict[str, Any]:
         "state_size": policy.state_size,
         "arm": to_json(dict(policy.arm)),
         "joints": policy.joints,
+        "spread": policy.spread.tolist(),
         "env": source.env,
         "fingerprint": source.fingerprint,
     }

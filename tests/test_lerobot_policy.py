@@ -1,5 +1,6 @@
 """LeRobot's policies behind our protocol, on tiny ones that are saved here."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -133,6 +134,10 @@ def test_the_chunk_is_lerobots_own(where):
     torch.testing.assert_close(ours, theirs)
 
 
+def test_the_spread_is_that_of_lerobots_statistics(where):
+    assert torch.equal(source_of(where).load().spread, torch.full((3,), 0.4))
+
+
 def test_the_feature_is_that_of_the_first_action(tmp_path):
     policy = source_of(save("act", tmp_path)).load()
     chunks = chunks_of(policy, observation(policy, 1), 1)
@@ -140,6 +145,24 @@ def test_the_feature_is_that_of_the_first_action(tmp_path):
     with torch.inference_mode():
         first = policy._after(head(chunks.features[0])[:, None])[0, 0]
     torch.testing.assert_close(first, chunks.actions[0, 0, 0])
+
+
+def test_our_own_flow_policy_tells_what_its_head_felt(tmp_path):
+    tiny = toy.tiny_policy()
+    settings = {"chunk_size": toy.TINY.horizon, "n_action_steps": 2}
+    where = save("robolearn_flow", tmp_path, description=json.dumps(tiny.description()), **settings)
+    policy = source_of(where).load()
+    policy.inner.inner.load_state_dict(tiny.state_dict())
+    seen = observation(policy, 1)
+    felt = chunks_of(policy, seen, 1)
+    torch.manual_seed(int(stream(0, "x").integers(2**62)))
+    noise = [np.random.default_rng(int(torch.randint(2**62, ())))]
+    with torch.inference_mode():
+        context = tiny.encode(as_tensors(seen, "cpu"), ["go"])
+        chunks = tiny.sample(context, 1, noise)
+    assert felt.features.shape == (1, 1, toy.TINY.hidden)
+    torch.testing.assert_close(felt.actions, chunks.actions)
+    torch.testing.assert_close(felt.features, chunks.features)
 
 
 @pytest.fixture(params=FLOWS)

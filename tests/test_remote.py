@@ -24,6 +24,7 @@ from robolearn import wire
 from robolearn.evaluate import evaluate
 from robolearn.options import TOKEN, EvalConfig, ServeConfig
 from robolearn.policies.base import as_tensors
+from robolearn.policies.scorers import UNFITTED
 from robolearn.remote import RemoteError, RemoteSource
 from robolearn.seeding import stream
 from robolearn.serve import PolicyServer
@@ -159,6 +160,7 @@ class TestOurClient:
         assert torch.equal(ours.features, theirs.features)
         assert there.horizon == here.horizon
         assert there.cameras == here.cameras
+        assert torch.equal(there.spread, here.spread)
 
     def test_an_evaluation_over_the_wire_is_the_same(self, toy_run, server, tmp_path):
         options = {"env": toy.ENV_ID, "episodes": 4, "replan_every": 2, "videos": 0, "workers": 0}
@@ -171,6 +173,37 @@ class TestOurClient:
             for result in results
         )
         assert ours == theirs
+
+    def test_chunks_are_refined_there_as_here(self, toy_run, server):
+        shown = torch.randn(1, 3, toy.TINY.horizon, 3)
+        refined = []
+        with torch.inference_mode():
+            for policy in (source_of(where).load() for where in (toy_run, server)):
+                seen = as_tensors(an_observation(), "cpu")
+                context = policy.encode(seen, [toy.INSTRUCTIONS[0]])
+                refined.append(policy.refine(context, shown, [stream(0, "x")], 0.5))
+        here, there = refined
+        assert torch.equal(here.actions, there.actions)
+        assert torch.equal(here.features, there.features)
+        assert not torch.allclose(here.actions, shown)
+
+    def test_every_scorer_chooses_there_as_here(self, toy_run, server, tmp_path):
+        options = {"env": toy.ENV_ID, "episodes": 2, "videos": 0, "workers": 0, "replan_every": 2}
+        for scorer in UNFITTED:
+            ours, theirs = (
+                evaluate(
+                    EvalConfig(
+                        policy=str(policy),
+                        out=tmp_path / f"{scorer}{k}",
+                        scorer=scorer,
+                        candidates=5,
+                        **options,
+                    )
+                )
+                for k, policy in enumerate((toy_run, server))
+            )
+            for here, there in zip(ours["episodes"], theirs["episodes"], strict=True):
+                assert (here["length"], here["progress"]) == (there["length"], there["progress"])
 
     def test_another_arm_is_refused(self, server):
         policy = source_of(server).load()
@@ -282,6 +315,12 @@ class TestBadInput:
             ({"prompt": 3}, "give the instruction as text"),
             ({"candidates": 10**9}, "ask for 0 to 64"),
             ({"noise": "much"}, "two hexadecimal words"),
+            ({"refine": "these"}, "refine must be 1 to 256 chunks of shape (4, 3)"),
+            ({"refine": np.zeros((300, 4, 3))}, "refine must be 1 to 256 chunks"),
+            ({"refine": np.zeros((2, 3, 4))}, "refine must be 1 to 256 chunks"),
+            ({"refine": np.full((2, 4, 3), np.nan)}, "refine has numbers that are not finite"),
+            ({"refine": np.zeros((2, 4, 3))}, "level is None; give a share of noise from 0 to 1"),
+            ({"refine": np.zeros((2, 4, 3)), "level": 2}, "level is 2; give a share"),
         ],
     )
     def test_a_wrong_observation_is_refused_and_the_next_one_answered(self, server, changes, words):

@@ -59,9 +59,61 @@ def fitted(kind, seed=0):
     return verifier.eval()
 
 
+class Spread:
+    """A policy that knows no more than how far its joints spread."""
+
+    def __init__(self, *spread):
+        self.spread = torch.tensor(spread or (1.0,))
+
+
 def test_the_medoid_is_the_candidate_in_the_middle():
-    scores = MedoidScorer(None).score(EMPTY, chunks_at([[0, 5, 1], [9, 3, 4]]), noise())
+    scores = MedoidScorer(Spread()).score(EMPTY, chunks_at([[0, 5, 1], [9, 3, 4]]), noise())
     assert scores.argmax(1).tolist() == [2, 2]
+
+
+def test_distances_are_in_units_of_the_joints_spread():
+    """By the first joint alone, which hardly moved, candidate 1 is in the middle."""
+    actions = torch.tensor([[0.0, 1.0], [0.01, 3.0], [0.04, 2.0]])
+    chunks = Chunks(actions[None, :, None], torch.zeros(1, 3, FEATURES))
+    chosen = [
+        int(MedoidScorer(Spread(*spread)).score(EMPTY, chunks, noise())[0].argmax())
+        for spread in ((1.0, 1.0), (0.01, 10.0))
+    ]
+    assert chosen == [2, 1]
+
+
+@pytest.mark.parametrize("kind", [MedoidScorer, ResidualScorer])
+def test_only_executed_steps_count(kind, base):
+    policy = load_policy(base)
+    with torch.inference_mode():
+        context = policy.encode(toy.observations(2), ["go"] * 2)
+        chunks = policy.sample(context, 5, noise())
+        executed = kind(policy, slice(1, 3))
+        before = executed.score(context, chunks, noise(1))
+        if kind is MedoidScorer:
+            chunks.actions[:, :, [0, 3]] = torch.randn(2, 5, 2, 3)
+        else:
+            policy.refine = restoring_all_but(policy.refine, [0, 3])
+        after = executed.score(context, chunks, noise(1))
+        whole = kind(policy).score(context, chunks, noise(1))
+    assert torch.equal(before, after)
+    assert not torch.allclose(after, whole)
+
+
+def restoring_all_but(refine, steps):
+    """A `refine` that changes these steps beyond recognition."""
+
+    def refined(context, actions, noise, level):
+        chunks = refine(context, actions, noise, level)
+        chunks.actions[:, :, steps] = 100.0
+        return chunks
+
+    return refined
+
+
+def test_policies_know_how_far_demonstrations_spread(toy_run, toy_data):
+    recorded = EpisodeDataset(toy_data).columns["agent_pos"].std(0)
+    np.testing.assert_allclose(load_policy(toy_run).spread, recorded, rtol=1e-3)
 
 
 def test_a_random_choice_belongs_to_the_noise():
@@ -75,6 +127,8 @@ def test_a_random_choice_belongs_to_the_noise():
 def test_the_residual_prefers_what_the_policy_would_not_change():
     class Stubborn:
         """Restores every chunk to 1."""
+
+        spread = torch.ones(1)
 
         def refine(self, context, actions, noise, level):
             del context, noise, level
