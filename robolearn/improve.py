@@ -53,7 +53,7 @@ from robolearn.workers import Job, make_vector, one_thread, run_seeds
 SETTINGS: Final = "improve.json"
 PAGE: Final = "report.html"
 # Options that change nothing of what the rounds leave.
-FREE: Final = ("out", "rounds", "workers", "candidates", "evaluate")
+FREE: Final = ("out", "rounds", "workers", "candidates", "evaluate", "videos")
 # of the table of rounds: what a row may have, and how it is shown
 COLUMNS: Final = {
     "round": "{:d}",
@@ -261,7 +261,7 @@ def _evaluations(run: Improvement) -> Iterator[tuple[str, EvalConfig]]:
         replan_every=config.replan_every,
         episodes=config.evaluate,
         variations=config.variations,
-        videos=4,
+        videos=config.videos,
         workers=config.workers,
         device=config.device,
     )

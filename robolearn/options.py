@@ -221,6 +221,7 @@ class ImproveConfig:
     correct: bool = False  # let the task's expert take over where the policy gets stuck
     candidates: int = 16  # among which the critic chooses in the evaluation
     evaluate: int = 200  # episodes of each evaluation after the last round
+    videos: int = 4  # episodes of each that are filmed
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
     seed: int = 3_000_000  # of the first episode; evaluation begins at seed 0
     workers: int = 2  # processes

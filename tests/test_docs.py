@@ -48,6 +48,13 @@ INSTEAD = {
     "robolearn bench --parts soak": "true",
     "robolearn bench-arm --policy runs/demo": "true",
     "robolearn bench-taco --policy runs/demo": "true",
+    "robolearn bench-aloe": "true",
+    "robolearn improve --base runs/demo --out runs/improved --rounds 3": "robolearn improve "
+    "--base runs/demo --out runs/improved --rounds 1 --episodes 1 --evaluate 1 --videos 0 "
+    "--workers 0 --algo.critic.steps 2 --algo.actor.steps 2",
+    "robolearn eval --policy runs/improved --scorer critic --candidates 16 --replan-every 8": ""
+    "robolearn eval --policy runs/improved --scorer critic --candidates 16 --replan-every 8 "
+    "--episodes 1 --videos 0 --workers 0",
     "robolearn bench-serve --policy runs/demo": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",

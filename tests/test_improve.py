@@ -48,6 +48,7 @@ def base(tmp_path_factory):
 
 def config(base, out, **changes):
     plain = {"rounds": 2, "episodes": 5, "replan_every": 4, "stride": 2, "evaluate": 2}
+    plain |= {"videos": 0}
     settings = {"algo": ALOE, "candidates": 2, "workers": 0, **plain, **changes}
     return ImproveConfig(base=base, out=out, **settings)
 
