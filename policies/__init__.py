@@ -22,5 +22,6 @@ IMPROVERS: dict[str, Callable[[], "Callable[[Any], Improver]"]] = {
     "bc": _lazy("bc", "Bc"),
     "dagger": _lazy("dagger", "Dagger"),
     "awr": _lazy("awr", "Awr"),
+    "iql": _lazy("iql", "Iql"),
     "q-chunking": _lazy("q_chunking", "QChunking"),
 }

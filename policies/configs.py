@@ -292,3 +292,25 @@ class QChunkingConfig:
     kind: ClassVar[str] = "q-chunking"
     critic: CriticConfig = field(default_factory=lambda: CriticConfig(backup="best"))
     actor: ActorConfig = field(default_factory=ActorConfig)
+
+
+@dataclass(frozen=True)
+class IqlConfig:
+    """What defines implicit Q-learning."""
+
+    kind: ClassVar[str] = "iql"
+    expectile: float = 0.7  # of what recorded actions are worth; one half is their mean
+    hidden: int = 256  # width of the state value
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+    def __post_init__(self) -> None:
+        """Refuses expectiles outside 0..1.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        _at_least_one(self, "hidden")
+        if not 0.0 < self.expectile < 1.0:
+            raise ValueError(f"expectile is {self.expectile}; give a share between 0 and 1")

@@ -10,6 +10,7 @@ goes the same way (`robolearn improve`); what it makes of them differs.
 | `filtered-bc` | what succeeded | |
 | `dagger` | demonstrations and corrections, by the task's expert | |
 | `awr` | by advantage, of returns over a state value | |
+| `iql` | by advantage, over what the better recorded actions are worth | its critic |
 | `q-chunking` | everything | its critic, taught the best of its chunks |
 | `aloe` | by advantage, of chunks under the current policy | its critic |
 | `aloe-...` | ALOE with one thing done otherwise: the ablations | its critic |
@@ -35,6 +36,7 @@ from robolearn.policies.configs import (
     BcConfig,
     CriticConfig,
     DaggerConfig,
+    IqlConfig,
     QChunkingConfig,
 )
 from robolearn.results import Result, save_result
@@ -44,6 +46,7 @@ METHODS: Final[dict[str, Improve]] = {
     "filtered-bc": BcConfig(successes=True),
     "dagger": DaggerConfig(),
     "awr": AwrConfig(),
+    "iql": IqlConfig(),
     "q-chunking": QChunkingConfig(),
     "aloe": AloeConfig(),
     "aloe-one-head": AloeConfig(CriticConfig(heads=1)),
@@ -62,7 +65,7 @@ class BenchAloeConfig:
     """Measure post-training methods at equal numbers of interactions."""
 
     tasks: tuple[str, ...] = ("PickPlace", "Insert", "Fold", "Sort")
-    methods: tuple[str, ...] = ("bc", "filtered-bc", "dagger", "awr", "q-chunking", "aloe")
+    methods: tuple[str, ...] = ("bc", "filtered-bc", "dagger", "awr", "iql", "q-chunking", "aloe")
     seeds: tuple[int, ...] = (0, 1, 2)  # of training, and of what is collected
     results: Path = Path("docs/results")  # where the summary, aloe.json, goes
     out: Path = Path("runs/bench-aloe")  # data, runs and evaluations

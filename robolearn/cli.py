@@ -65,6 +65,7 @@ METHODS: Final = {
             "bc": (*_IMPROVE, "policies.configs:BcConfig"),
             "dagger": (*_IMPROVE, "policies.configs:DaggerConfig"),
             "awr": (*_IMPROVE, "policies.configs:AwrConfig"),
+            "iql": (*_IMPROVE, "policies.configs:IqlConfig"),
             "q-chunking": (*_IMPROVE, "policies.configs:QChunkingConfig"),
         },
     ),

@@ -18,6 +18,7 @@ from robolearn.policies.configs import (
     DaggerConfig,
     DiffusionConfig,
     FlowConfig,
+    IqlConfig,
     KnnConfig,
     MahalanobisConfig,
     QChunkingConfig,
@@ -200,7 +201,7 @@ class EvalConfig(AgentOptions):
     workers: int = 2  # processes
 
 
-Improve = AloeConfig | BcConfig | DaggerConfig | AwrConfig | QChunkingConfig
+Improve = AloeConfig | BcConfig | DaggerConfig | AwrConfig | IqlConfig | QChunkingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

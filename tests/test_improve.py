@@ -27,10 +27,12 @@ from robolearn.policies.configs import (
     BcConfig,
     CriticConfig,
     DaggerConfig,
+    IqlConfig,
     QChunkingConfig,
 )
 from robolearn.policies.dagger import Dagger
 from robolearn.policies.improver import rank_correlation
+from robolearn.policies.iql import taught
 from robolearn.replay import Reward, replay_of
 from robolearn.train import train
 
@@ -142,15 +144,16 @@ QUICK = {"steps": 5, "batch_size": 8}
         DaggerConfig(actor=ACTOR),
         AwrConfig(actor=ACTOR, hidden=8, **QUICK),
         QChunkingConfig(critic=replace(SMALL, backup="best", **QUICK), actor=ACTOR),
+        IqlConfig(critic=replace(SMALL, **QUICK), hidden=8, actor=ACTOR),
     ],
-    ids=["bc", "filtered-bc", "dagger", "awr", "q-chunking"],
+    ids=["bc", "filtered-bc", "dagger", "awr", "q-chunking", "iql"],
 )
 def test_other_methods_go_the_same_way(base, tmp_path, algo):
     settings = config(base, tmp_path / "out", algo=algo, rounds=1)
     (row,) = Improvement(settings).run()
     assert row["n"] == 5
     assert "actor_loss" in row
-    assert (tmp_path / "out/critic").exists() == (algo.kind == "q-chunking")
+    assert (tmp_path / "out/critic").exists() == (algo.kind in ("q-chunking", "iql"))
 
 
 def test_filtered_cloning_keeps_what_succeeded(base):
@@ -184,6 +187,25 @@ def test_a_state_value_is_learned_from_returns():
     q = known.exact(0.9)
     exact = [0.9 * q[s, (1.0,)] + 0.1 * q[s, (-1.0,)] for s in range(5)]
     np.testing.assert_allclose(by_state, exact, atol=0.25)
+
+
+def test_an_expectile_of_one_half_values_who_acted_and_a_higher_one_more():
+    """Of one policy's data; the state value of the one that acted is known."""
+    known = Known(Chain(5), 1, (0.6,), episodes=300)
+    samples, nobody = known.samples(0.6, count=1), np.zeros(300, bool)
+    q = known.exact(0.6)
+    exact = np.array([0.6 * q[s, (1.0,)] + 0.4 * q[s, (-1.0,)] for s in range(5)])
+    found = {}
+    for expectile in (0.5, 0.9):
+        critic = known.critic(
+            heads=1, prior=0.0, steps=800, learning_rate=5e-3, polyak=0.05, hidden=16
+        )
+        settings = IqlConfig(expectile=expectile, hidden=32)
+        both = taught(settings, critic, known, samples, nobody, seed=0)
+        with torch.inference_mode():
+            found[expectile] = both.value(torch.eye(5)[:, None]).numpy()
+    np.testing.assert_allclose(found[0.5], exact, atol=0.15)
+    assert (found[0.9] > found[0.5]).all()
 
 
 def test_the_best_of_several_chunks_is_worth_more_than_any():
