@@ -28,6 +28,7 @@ from robolearn.envs.variations import check_names
 from robolearn.episodes import Episode
 from robolearn.files import check_writable, write_atomic
 from robolearn.film import annotate, write_video
+from robolearn.jumps import jumps, moves_of
 from robolearn.options import EvalConfig
 from robolearn.registry import make_env
 from robolearn.results import FORMAT, EpisodeResult, Result, command, versions
@@ -189,6 +190,7 @@ def row_of(episode: Episode) -> dict[str, Any]:
         "grades": episode.grades,
         "latency_p50_ms": float(np.median(latency)) if latency.size else 0.0,
         "latencies_ms": [round(float(x), 2) for x in latency],
+        "moves": moves_of(episode),
         "video": None,
     }
 
@@ -220,6 +222,7 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "scorer": config.scorer,
         "fixed_noise": config.fixed_noise,
         "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},
+        "jumps": jumps([row["moves"] for row in rows], config.replan_every, config.delay),
         "wall_seconds": seconds,
         "versions": versions(),
         "renderer": gl_renderer(),

@@ -60,6 +60,8 @@ class Result(TypedDict):
     scorer: NotRequired[str]  # who chose; "" with one candidate
     fixed_noise: NotRequired[bool]  # whether every decision got the same noise
     latency_ms: Mapping[str, float]  # "p50" and "p99" of one decision
+    # Moves of the joints where a chunk begins and inside of chunks, see `robolearn.jumps`.
+    jumps: NotRequired[Mapping[str, float]]
     wall_seconds: float
     versions: Mapping[str, str]
     renderer: str

@@ -211,6 +211,14 @@ def test_what_the_agent_was_told_is_shown_where_it_differs(tmp_path, out):
     assert "shuffled, held-out phrasings" in page.row("control")
 
 
+def test_moves_are_shown_where_they_are_known(tmp_path, out):
+    jumps = {"border_p50": 0.012, "border_p99": 0.08}
+    write_report(write_evaluation(tmp_path / "e", [make_episode(1)], jumps=jumps), None, out)
+    text = Page(out).text
+    assert "Moves where a chunk begins, p50 / p99 1.20 / 8.00 %" in text
+    assert "Moves inside of chunks" not in text
+
+
 def test_evaluations_stand_side_by_side_with_a_paired_test(evaluation, tmp_path, out):
     none = [make_episode(seed, success=False) for seed in range(1, 31)]
     control = write_evaluation(tmp_path / "control", none)
