@@ -1,6 +1,7 @@
 """The tables of the documents, made of the result files; see `robolearn.docs`."""
 
 from collections.abc import Callable, Mapping
+from math import degrees
 from typing import Any, Final
 
 from robolearn.bench import GOALS
@@ -12,7 +13,6 @@ Results = Mapping[str, Result]  # file name without .json -> contents
 Rows = list[list[str]]  # the first row is the head
 
 NOT_MEASURED: Final = "not measured yet"
-NOT_REACHED: Final = "not reached"
 NEVER: Final = "**never, or more than can be measured**"
 
 PRESETS: Final = ("demo", "long")
@@ -77,7 +77,13 @@ TASK_HEAD: Final = (
     "pictures, times default",
     "reset",
 )
-LEARNERS: Final = {"ours": "robolearn flow", "act": "LeRobot ACT", "diffusion": "LeRobot Diffusion"}
+LEARNERS: Final = {
+    "flow": "flow",
+    "flow-transformer": "flow, transformer head",
+    "diffusion": "diffusion",
+    "act": "LeRobot ACT",
+    "lerobot-diffusion": "LeRobot Diffusion",
+}
 
 
 def success_table(results: Results) -> Rows:
@@ -126,21 +132,28 @@ def speed_table(results: Results) -> Rows:
     return rows
 
 
-def learning_table(results: Results) -> Rows:
-    """Training beside LeRobot's own policies."""
-    speed = results.get("speed", {})
-    lines: dict[str, tuple[str, Callable[[Any], str]]] = {
-        "training samples/s": ("train_samples_per_s", lambda rate: f"{rate:.0f}"),
-        "training time to 80 % success": (
-            "time_to_80_percent_s",
-            lambda seconds: f"{seconds / 60:.1f} minutes",
-        ),
-        f"success after {_budget(speed)}": ("train_success_at_end", success),
-    }
-    rows = [["", *LEARNERS.values()]]
-    for label, (key, form) in lines.items():
-        rows.append([label, *(_learner(speed.get(key), name, form) for name in LEARNERS)])
-    return rows
+def policy_table(results: Results) -> Rows:
+    """Our policies and LeRobot's after the same time of training."""
+    measured = results.get("policies", {})
+    head = ("success", "one decision, p50 and p99", "training samples/s", "samples", "parameters")
+    budget = f"{measured['config']['minutes']:g} minutes of training" if measured else ""
+    rows = [[budget, *head, "from demonstrations"]]
+    for name, label in LEARNERS.items():
+        if row := measured.get("policies", {}).get(name):
+            rows.append([label, *_policy_cells(row)])
+    return rows if len(rows) > 1 else [*rows, [NOT_MEASURED] * len(rows[0])]
+
+
+def _policy_cells(row: Result) -> list[str]:
+    error, still = (degrees(row[f"{name}_error"]) for name in ("open_loop", "standing_still"))
+    return [
+        f"{success(row)}, n = {row['n']}",
+        f"{row['latency_ms']['p50']:.0f} and {row['latency_ms']['p99']:.0f} ms",
+        f"{row['samples_per_s']:.0f}",
+        f"{row['samples']:,}",
+        f"{row['parameters'] / 1e6:.1f} million",
+        f"{error:.1f}°, still {still:.1f}°",
+    ]
 
 
 def arm_table(results: Results) -> Rows:
@@ -244,24 +257,12 @@ def _cell(result: Result, form: Callable[[Result], str]) -> str:
         return NOT_MEASURED
 
 
-def _learner(figures: Mapping[str, Any] | None, name: str, form: Callable[[Any], str]) -> str:
-    if figures is None or name not in figures:
-        return NOT_MEASURED
-    value = figures[name]
-    return NOT_REACHED if value is None else form(value)
-
-
 def success(result: Result) -> str:
     """A rate with its interval, if it has one."""
     if "success_low" not in result:  # a mean over tasks has no interval
         return f"**{percent(result['success'])}**"
     low, high = percent(result["success_low"]), percent(result["success_high"])
     return f"**{percent(result['success'])}** ({low} to {high})"
-
-
-def _budget(speed: Result) -> str:
-    seconds = speed.get("train_budget_s")
-    return f"{seconds / 60:.0f} minutes of training" if seconds else "the same training time"
 
 
 def percent(share: float) -> str:
@@ -277,7 +278,7 @@ TABLES: Final[dict[str, Callable[[Results], Rows]]] = {
     "success": success_table,
     "presets": preset_table,
     "speed": speed_table,
-    "learning": learning_table,
+    "policies": policy_table,
     "arm": arm_table,
     "tasks": task_table,
     "peers": peer_table,

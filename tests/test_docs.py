@@ -56,6 +56,7 @@ INSTEAD = {
     "robolearn eval --policy runs/improved --scorer critic --candidates 16 --replan-every 8 "
     "--episodes 1 --videos 0 --workers 0",
     "robolearn bench-serve --policy runs/demo": "true",
+    "robolearn bench-policies": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",
     "robolearn train --data data/cubes --out runs/cubes": "robolearn train --data data/cubes "
@@ -106,10 +107,6 @@ SPEED = {
     "step_rate_share_of_mj_step": 0.8312,
     "batched_share_of_mj_step": None,
     "pixels_speedup_over_default_render": 51.7,
-    "train_samples_per_s": {"ours": 1712.4, "act": 9.8},
-    "time_to_80_percent_s": {"ours": 342.0, "act": None},
-    "train_success_at_end": None,
-    "train_budget_s": 900.0,
 }
 
 
@@ -336,14 +333,19 @@ def test_peers_and_soak_tables():
     assert "| exceptions | not measured yet |" in text
 
 
-def test_learning_table_tells_not_reached_from_not_measured():
-    text = table("learning", {"speed": SPEED})
-    assert "| training samples/s | 1712 | 10 | not measured yet |" in text
-    assert "| 5.7 minutes | not reached | not measured yet |" in text
-    assert "| success after 15 minutes of training | not measured yet |" in text
-    ends = {"ours": RESULT, "act": {**RESULT, "success": 0.0, "success_low": 0.0}}
-    text = table("learning", {"speed": {**SPEED, "train_success_at_end": ends}})
-    assert "| **91.5 %** (86.8 % to 94.6 %) | **0 %** (0 % to 94.6 %) | not measured yet |" in text
+def test_policies_table_has_a_row_for_each_that_was_measured():
+    row = {**RESULT, "samples_per_s": 1712.4, "samples": 513_720, "parameters": 1_234_567}
+    row |= {"open_loop_error": 0.02, "standing_still_error": 0.05}
+    nothing = {**row, "success": 0.0, "success_low": 0.0, "n": 20}
+    measured = {"config": {"minutes": 7.5}, "policies": {"act": nothing, "flow": row}}
+    text = table("policies", {"policies": measured})
+    assert "| 7.5 minutes of training | success |" in text
+    cells = "11 and 21 ms | 1712 | 513,720 | 1.2 million | 1.1°, still 2.9° |"
+    assert f"| flow | **91.5 %** (86.8 % to 94.6 %), n = 200 | {cells}" in text
+    assert f"| LeRobot ACT | **0 %** (0 % to 94.6 %), n = 20 | {cells}" in text
+    assert text.index("| flow") < text.index("| LeRobot ACT")
+    assert "Diffusion" not in text
+    assert "| not measured yet |" in table("policies", {})
 
 
 def test_source_table_lists_every_part():
