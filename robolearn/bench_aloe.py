@@ -41,18 +41,31 @@ from robolearn.policies.configs import (
 )
 from robolearn.results import Result, save_result
 
-METHODS: Final[dict[str, Improve]] = {
-    "bc": BcConfig(),
-    "filtered-bc": BcConfig(successes=True),
-    "dagger": DaggerConfig(),
-    "awr": AwrConfig(),
-    "iql": IqlConfig(),
-    "q-chunking": QChunkingConfig(),
-    "aloe": AloeConfig(),
-    "aloe-one-head": AloeConfig(CriticConfig(heads=1)),
-    "aloe-no-mask": AloeConfig(CriticConfig(masked=False)),
-    "aloe-no-prior": AloeConfig(CriticConfig(prior=0.0)),
-    "aloe-deviations": AloeConfig(CriticConfig(aggregation="deviations")),
+
+@dataclass(frozen=True)
+class Method:
+    """What is compared: how everything is judged, and what else is done otherwise."""
+
+    algo: Improve
+    judged: int = 0  # steps of a chunk that a critic rates at once; 0: those that are executed
+    correct: bool = False  # let the task's expert take over where the policy gets stuck
+
+
+METHODS: Final = {
+    "bc": Method(BcConfig()),
+    "filtered-bc": Method(BcConfig(successes=True)),
+    "dagger": Method(DaggerConfig(), correct=True),
+    "awr": Method(AwrConfig()),
+    "iql": Method(IqlConfig()),
+    "q-chunking": Method(QChunkingConfig()),
+    "aloe": Method(AloeConfig()),
+    "aloe-corrected": Method(AloeConfig(), correct=True),
+    "aloe-one-head": Method(AloeConfig(CriticConfig(heads=1))),
+    "aloe-no-mask": Method(AloeConfig(CriticConfig(masked=False))),
+    "aloe-no-prior": Method(AloeConfig(CriticConfig(prior=0.0))),
+    "aloe-deviations": Method(AloeConfig(CriticConfig(aggregation="deviations"))),
+    "aloe-4-steps": Method(AloeConfig(), judged=4),
+    "aloe-whole-chunk": Method(AloeConfig(), judged=16),
 }
 SETTINGS: Final = "bench-aloe.json"
 FREE: Final = ("tasks", "methods", "seeds", "results", "out", "workers")
@@ -148,12 +161,13 @@ def _improved(
         ImproveConfig(
             base=base,
             out=out,
-            algo=METHODS[method],
+            algo=METHODS[method].algo,
             env=env,
             rounds=config.rounds,
             episodes=config.collected,
             replan_every=config.replan_every,
-            correct=method == "dagger",
+            judged=METHODS[method].judged,
+            correct=METHODS[method].correct,
             seed=3_000_000 + 100_000 * seed,
             workers=config.workers,
         )

@@ -151,9 +151,8 @@ class Improvement:
         config = self.config
         policy = checkpoint.load_policy(self._policy(number - 1), config.device)
         datasets = [*self.given, *self._rollouts(number)]
-        replay = replay_of(
-            datasets, self.reward, executed=config.replan_every, stride=config.stride
-        )
+        judged = config.judged or config.replan_every
+        replay = replay_of(datasets, self.reward, executed=judged, stride=config.stride)
         experience = Experience(policy, datasets, replay)
         seed = config.seed + number
         judgement = self.method.judge(policy, experience, self._critic(number - 1), seed)

@@ -216,8 +216,9 @@ class ImproveConfig:
     env: str = ""  # environment id; by default the one that the base was trained on
     rounds: int = 3
     episodes: int = 400  # that are collected in each round
-    replan_every: int = 8  # steps of a chunk that are executed, and judged, at once
-    stride: int = 4  # steps between the observations that are learned from; divides replan_every
+    replan_every: int = 8  # steps of a chunk that are executed before looking again
+    judged: int = 0  # steps of a chunk that a critic rates at once; 0: those that are executed
+    stride: int = 4  # steps between the observations that are learned from; divides those judged
     patience: float = 3.0  # what a failure costs, in mean episodes
     correct: bool = False  # let the task's expert take over where the policy gets stuck
     candidates: int = 16  # among which the critic chooses in the evaluation
@@ -238,6 +239,11 @@ class ImproveConfig:
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} is {getattr(self, name)}; give it 1 or more")
+        if self.judged < 0 or (self.judged or self.replan_every) % self.stride:
+            raise ValueError(
+                f"--judged is {self.judged}, --replan-every {self.replan_every} and --stride "
+                f"{self.stride}; the stride must divide the steps that are judged"
+            )
 
 
 @dataclass(frozen=True)

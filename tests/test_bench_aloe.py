@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from robolearn import bench_aloe
-from robolearn.bench_aloe import BenchAloeConfig
+from robolearn.bench_aloe import BenchAloeConfig, Method
 from robolearn.policies.configs import (
     ActorConfig,
     AloeConfig,
@@ -18,9 +18,9 @@ from robolearn.policies.configs import (
 ACTOR = ActorConfig(steps=2, batch_size=8)
 CRITIC = CriticConfig(heads=2, hidden=16, depth=1, steps=3, batch_size=8, samples=2)
 QUICK = {
-    "bc": BcConfig(actor=ACTOR),
-    "dagger": DaggerConfig(actor=ACTOR),
-    "aloe": AloeConfig(critic=CRITIC, actor=ACTOR),
+    "bc": Method(BcConfig(actor=ACTOR)),
+    "dagger": Method(DaggerConfig(actor=ACTOR), correct=True),
+    "aloe": Method(AloeConfig(critic=CRITIC, actor=ACTOR), judged=16),
 }
 
 

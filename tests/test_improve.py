@@ -283,8 +283,8 @@ def test_a_critic_of_another_encoder_is_refused(base, whole, tmp_path):
 def test_bad_counts_are_refused(base, tmp_path):
     with pytest.raises(ValueError, match="--episodes is 0"):
         config(base, tmp_path, episodes=0)
-    with pytest.raises(ValueError, match="divides"):
-        improve(replace(config(base, tmp_path / "out"), stride=3, rounds=1))
+    with pytest.raises(ValueError, match="--stride 3; the stride must divide"):
+        config(base, tmp_path, stride=3)
 
 
 def test_the_table_is_written(whole):
