@@ -33,6 +33,7 @@ class Backbone(nn.Module):
         joints: J.
         vocabulary: the words that training knows.
         state: S, the size of "environment_state"; 0 does without.
+        history: observations that it looks back at.
     """
 
     def __init__(
@@ -42,9 +43,11 @@ class Backbone(nn.Module):
         joints: int,
         vocabulary: Sequence[str],
         state: int = 0,
+        history: int = 1,
     ) -> None:
         super().__init__()
         self.config, self.cameras, self.state = config, dict(cameras), state
+        self.history = history
         self.agent_pos = Normaliser((joints,))
         self.language = LanguageEncoder(vocabulary, config.words, config.width)
         self.vision = nn.ModuleDict({c: ImageEncoder(config) for c in cameras})
@@ -52,11 +55,13 @@ class Backbone(nn.Module):
         if state:
             self.environment_state = Normaliser((state,))
             self.world = _two_layers(state, config.width)
+        if history > 1:  # which of the observations a token is of
+            self.age = nn.Parameter(0.02 * torch.randn(history, 1, config.width))
 
     @property
     def token_count(self) -> int:
-        """T: two tokens a camera, one for the words, one for the joints, one for a state."""
-        return 2 * len(self.cameras) + 2 + bool(self.state)
+        """T: one for the words; of each observation two a camera, one for joints, one for state."""
+        return 1 + self.history * (2 * len(self.cameras) + 1 + bool(self.state))
 
     def fit(self, columns: Mapping[str, np.ndarray]) -> None:
         """Takes the statistics of a dataset's columns."""
@@ -70,21 +75,44 @@ class Backbone(nn.Module):
         instructions: Sequence[str],
         rng: np.random.Generator | None = None,
     ) -> Tensor:
-        """Tokens (B, T, D).
+        """Tokens (B, T, D): of the words, then of each observation, the oldest first.
 
         Args:
             observation: "agent_pos" (B, J), "pixels" {camera: uint8 (B, h, w, 3)}, and
-                "environment_state" (B, S) if it looks at that.
+                "environment_state" (B, S) if it looks at that; with a history (B, history, ...).
             instructions: B strings.
             rng: in training, the source of the language augmentation.
         """
         words = self.language(instructions, rng)
-        tokens = [words, self.joints(self.agent_pos(observation["agent_pos"]))]
+        if self.history == 1:
+            seen = self._see(observation, words)
+        else:
+            one_by_one = _folded({name: observation[name] for name in self._quantities})
+            seen = self._see(one_by_one, words.repeat_interleave(self.history, 0))
+            seen = (seen.unflatten(0, (-1, self.history)) + self.age).flatten(1, 2)
+        return torch.cat([words[:, None], seen], dim=1)
+
+    def _see(self, observation: Mapping[str, Any], words: Tensor) -> Tensor:
+        """Tokens (N, T, D) of N single observations."""
+        tokens = [self.joints(self.agent_pos(observation["agent_pos"]))]
         if self.state:
             tokens.append(self.world(self.environment_state(observation["environment_state"])))
         for camera, encoder in self.vision.items():
             tokens.extend(encoder(observation["pixels"][camera], words))
         return torch.stack(tokens, dim=1)
+
+    @property
+    def _quantities(self) -> list[str]:
+        pictures = ["pixels"] if self.cameras else []
+        return ["agent_pos", *pictures, *(["environment_state"] if self.state else [])]
+
+
+def _folded(observation: Mapping[str, Any]) -> dict[str, Any]:
+    """Quantities (B, history, ...) as (B history, ...)."""
+    return {
+        name: _folded(value) if isinstance(value, Mapping) else value.flatten(0, 1)
+        for name, value in observation.items()
+    }
 
 
 def _two_layers(size: int, width: int) -> nn.Sequential:

@@ -27,6 +27,7 @@ class DenoiserConfig:
 
     kind: ClassVar[str]
     horizon: int = 16  # steps in a chunk
+    history: int = 1  # observations that it looks back at, the present one included
     sample_steps: int = 8  # from noise to chunk
     draws: int = 4  # noise draws for each observation in the loss; the picture is encoded once
     head: Literal["mlp", "transformer"] = "mlp"  # what denoises: see policies/heads.py
@@ -41,7 +42,9 @@ class DenoiserConfig:
         Raises:
             ValueError: naming the setting.
         """
-        _at_least_one(self, "horizon", "sample_steps", "draws", "hidden", "depth", "patch")
+        _at_least_one(
+            self, "horizon", "history", "sample_steps", "draws", "hidden", "depth", "patch"
+        )
         if self.head == "transformer" and self.horizon % self.patch:
             raise ValueError(
                 f"policy patch is {self.patch}; it must divide the horizon {self.horizon}"

@@ -98,8 +98,11 @@ class DenoisingPolicy(TrainablePolicy):
     ) -> None:
         super().__init__()
         self.config, self.horizon, self.arm = config, config.horizon, dict(arm)
+        self.history = config.history
         joints = len(arm["joints"])
-        self.backbone = Backbone(config.backbone, cameras, joints, vocabulary, state)
+        self.backbone = Backbone(
+            config.backbone, cameras, joints, vocabulary, state, config.history
+        )
         self.chunk = Normaliser((config.horizon, joints))
         tokens = (self.backbone.token_count, config.backbone.width)
         self.head = HEADS[config.head](config, joints, tokens)
@@ -166,7 +169,7 @@ class DenoisingPolicy(TrainablePolicy):
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
         """Tokens of B observations, and what the head keeps of them; see `Policy`."""
         tokens = self.backbone(observation, instructions)
-        return Context(tokens, observation["agent_pos"], self.head.prefix(tokens))
+        return Context(tokens, self.present(observation["agent_pos"]), self.head.prefix(tokens))
 
     def sample(self, context: Context, n: int, noise: Generators) -> Chunks:
         """Denoises n chunks of pure noise for each context; see `Policy`."""
@@ -199,7 +202,7 @@ class DenoisingPolicy(TrainablePolicy):
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
         """Mean squared error; steps beyond the end of an episode do not count."""
         tokens = self.backbone(batch, batch["instruction"], rng)
-        base = (batch["agent_pos"] * self.relative)[:, None]
+        base = (self.present(batch["agent_pos"]) * self.relative)[:, None]
         clean = self.chunk(batch["action"] - base)[:, None]
         clean = clean.expand(-1, self.config.draws, -1, -1)
         inside = batch["mask"][:, None, :, None]

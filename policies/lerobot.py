@@ -102,8 +102,7 @@ class LeRobotPolicy(Policy):
             self._before(self._translated(observation, index, text))
             for index, text in enumerate(instructions)
         ]
-        positions = observation["agent_pos"]
-        present = positions[:, -1] if self.history > 1 else positions
+        present = self.present(observation["agent_pos"])
         return LeRobotContext(present.new_zeros(len(present), 0, 0), present, (), batches)
 
     def _translated(self, observation: Batch, index: int, text: str) -> dict[str, Any]:

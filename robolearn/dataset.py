@@ -162,6 +162,7 @@ class EpisodeDataset:
         horizon: int,
         cameras: Sequence[str] = (),
         image_size: tuple[int, int] | None = None,
+        history: int = 1,
     ) -> Windows:
         """A sampler of action chunks of `horizon` steps and what was observed before them.
 
@@ -169,10 +170,11 @@ class EpisodeDataset:
             horizon: steps of a chunk.
             cameras: whose pixels come along.
             image_size: their height and width; the recorded size unless given.
+            history: observations up to the present one.
         """
         pixels = {camera: self.frames(camera, image_size) for camera in cameras}
         table = self.episodes
-        return Windows(horizon, table.length, table.instruction, self.columns, pixels)
+        return Windows(horizon, table.length, table.instruction, self.columns, pixels, history)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
