@@ -1,18 +1,28 @@
-"""Learning methods: one method, one file. `POLICIES` names them without importing torch."""
+"""Learning methods: one method, one file.
+
+`POLICIES` and `BACKBONES` name them without importing torch, by the `kind` of their settings.
+"""
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robolearn.policies.backbone import Backbone
     from robolearn.policies.base import TrainablePolicy
 
 
-def _lazy(module: str, name: str) -> Callable[[], "type[TrainablePolicy]"]:
+def _lazy(module: str, name: str) -> Callable[[], Any]:
     return lambda: getattr(import_module(f"robolearn.policies.{module}"), name)
 
 
 POLICIES: dict[str, Callable[[], "type[TrainablePolicy]"]] = {
     "flow": _lazy("flow", "FlowPolicy"),
     "diffusion": _lazy("diffusion", "DiffusionPolicy"),
+}
+
+BACKBONES: dict[str, Callable[[], Callable[..., "Backbone"]]] = {
+    "small": _lazy("backbone_small", "SmallBackbone"),
+    "pretrained": _lazy("backbone_pretrained", "PretrainedBackbone"),
+    "stable-control": _lazy("backbone_stable_control", "StableControlBackbone"),
 }

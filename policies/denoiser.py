@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from robolearn.config import from_json, to_json
-from robolearn.policies.backbone import Backbone, vocabulary_of
+from robolearn.policies import BACKBONES
+from robolearn.policies.backbone import Senses
 from robolearn.policies.base import (
     Batch,
     Chunks,
@@ -28,9 +29,11 @@ from robolearn.policies.base import (
 )
 from robolearn.policies.configs import DenoiserConfig
 from robolearn.policies.heads import HEADS, Prefix
+from robolearn.policies.language import vocabulary_of
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
+    from robolearn.windows import Windows
 
 Draw = Callable[..., np.ndarray]
 STRONGEST = 5.0  # guidance, beta in the paper
@@ -100,9 +103,8 @@ class DenoisingPolicy(TrainablePolicy):
         self.config, self.horizon, self.arm = config, config.horizon, dict(arm)
         self.history = config.history
         joints = len(arm["joints"])
-        self.backbone = Backbone(
-            config.backbone, cameras, joints, vocabulary, state, config.history
-        )
+        senses = Senses(dict(cameras), joints, tuple(vocabulary), state, config.history)
+        self.backbone = BACKBONES[config.backbone.kind]()(config.backbone, senses)
         self.chunk = Normaliser((config.horizon, joints))
         tokens = (self.backbone.token_count, config.backbone.width)
         self.head = HEADS[config.head](config, joints, tokens)
@@ -159,12 +161,17 @@ class DenoisingPolicy(TrainablePolicy):
     @property
     def cameras(self) -> Mapping[str, tuple[int, int]]:
         """See `Policy`."""
-        return self.backbone.cameras
+        return self.backbone.senses.cameras
 
     @property
     def state_size(self) -> int:
         """See `Policy`."""
-        return self.backbone.state
+        return self.backbone.senses.state
+
+    def windows(self, dataset: "EpisodeDataset") -> "Windows":
+        """See `Policy`; with what a frozen model sees in place of pictures, if that is all."""
+        cameras, features = tuple(self.cameras), self.backbone.features()
+        return dataset.windows(self.horizon, cameras, history=self.history, features=features)
 
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
         """Tokens of B observations, and what the head keeps of them; see `Policy`."""
@@ -228,11 +235,12 @@ class DenoisingPolicy(TrainablePolicy):
         """See `Policy`."""
         return {
             "config": to_json(self.config),
-            "cameras": {k: list(v) for k, v in self.backbone.cameras.items()},
+            "cameras": {k: list(v) for k, v in self.cameras.items()},
             "arm": self.arm,
-            "vocabulary": list(self.backbone.language.vocabulary),
-            "state": self.backbone.state,
+            "vocabulary": list(self.backbone.senses.vocabulary),
+            "state": self.state_size,
             "env": self.env_id,
+            "models": {k: model.fingerprint for k, model in self.backbone.models.items()},
         }
 
     @classmethod
@@ -243,4 +251,5 @@ class DenoisingPolicy(TrainablePolicy):
         state = description.get("state", 0)  # older checkpoints have none
         policy = cls(config, cameras, description["arm"], description["vocabulary"], state)
         policy.env_id = description.get("env", "")  # older checkpoints do not say
+        policy.backbone.check_models(description.get("models", {}))
         return policy

@@ -83,6 +83,8 @@ def describing(folder: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
+    except CheckpointError:  # which says it all
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder}/config.json does not describe a {what} of this version ({error!r}); "
@@ -97,7 +99,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], seal: str = "") -> N
         OSError: the disk is full, or the folder cannot be written.
     """
     ours = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    path.write_bytes(save(ours, {"sha256": _digest(ours, seal)}))
+    path.write_bytes(save(ours, {"sha256": digest(ours, seal)}))
 
 
 def load_tensors(path: Path, seal: str = "") -> dict[str, Tensor]:
@@ -112,17 +114,26 @@ def load_tensors(path: Path, seal: str = "") -> dict[str, Tensor]:
             stated = (file.metadata() or {}).get("sha256")
     except (OSError, SafetensorError) as error:
         raise _damaged(path, str(error)) from error
-    if _digest(tensors, seal) != stated:
+    if digest(tensors, seal) != stated:
         raise _damaged(path, "it does not hold what was written")
     return tensors
 
 
-def _digest(tensors: Mapping[str, Tensor], seal: str) -> str:
+def digest(tensors: Mapping[str, Tensor], seal: str) -> str:
+    """SHA-256 of named tensors on the CPU, and of a text."""
     digest = hashlib.sha256(seal.encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def absent(name: str, what: str, error: Exception) -> CheckpointError:
+    """The error that a folder or an id of the hub is not to be had."""
+    return CheckpointError(
+        f"{name} is neither {what} nor one that the hub hands out now ({type(error).__name__}); "
+        f"without a network, download it elsewhere with `hf download {name}` and give the folder"
+    )
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:
@@ -205,10 +216,10 @@ def assign_weights(
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise CheckpointError(f"{folder} does not fit {described_by}: {first}") from error
-    missing = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
-    if missing:
+    lacking = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
+    if lacking:
         raise CheckpointError(
-            f"{folder} lacks finite values for {', '.join(missing[:3])}; "
+            f"{folder} lacks finite values for {', '.join(lacking[:3])}; "
             "the normaliser was never fitted or training diverged: train again"
         )
 

@@ -7,53 +7,31 @@ that `--help` answers at once.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from typing import Any, Final
 
-
-@dataclass(frozen=True)
-class Methods:
-    """A command whose option `--policy` names the method that it is about.
-
-    Attributes:
-        of: method -> (module, module:class of the config, module:class of the field `policy`).
-    """
-
-    of: Mapping[str, tuple[str, str, str]]
-
-    def named(self, arguments: Sequence[str]) -> tuple[str, list[str]]:
-        """The method, by default the first, and the other arguments.
-
-        Raises:
-            ValueError: no such method.
-        """
-        method, rest = next(iter(self.of)), []
-        for word in (words := iter(arguments)):
-            name, _, value = word.partition("=")
-            if name == "--policy":
-                method = value or next(words, "")
-            else:
-                rest.append(word)
-        if method not in self.of:
-            raise ValueError(
-                f"no method {method!r} for --policy; choose one of {', '.join(self.of)}"
-            )
-        return method, rest
-
-
 _TRAIN, _FIT = ("train", "options:TrainConfig"), ("fit", "options:FitConfig")
+# A command whose option `--policy` names the method that it is about:
+# method -> (module, module:class of the config, module:class of the config's field `policy`)
 METHODS: Final = {
-    "train": Methods(
-        {
-            "flow": (*_TRAIN, "policies.configs:FlowConfig"),
-            "diffusion": (*_TRAIN, "policies.configs:DiffusionConfig"),
-            "taco": (*_FIT, "policies.configs:TacoConfig"),
-            "knn": (*_FIT, "policies.configs:KnnConfig"),
-            "mahalanobis": (*_FIT, "policies.configs:MahalanobisConfig"),
-            "rnd": (*_FIT, "policies.configs:RndConfig"),
-        }
-    )
+    "train": {
+        "flow": (*_TRAIN, "policies.configs:FlowConfig"),
+        "diffusion": (*_TRAIN, "policies.configs:DiffusionConfig"),
+        "taco": (*_FIT, "policies.configs:TacoConfig"),
+        "knn": (*_FIT, "policies.configs:KnnConfig"),
+        "mahalanobis": (*_FIT, "policies.configs:MahalanobisConfig"),
+        "rnd": (*_FIT, "policies.configs:RndConfig"),
+    }
+}
+
+# Parts of a method's settings of which there are several kinds, chosen by `--policy.PART KIND`.
+PARTS: Final = {
+    "backbone": {
+        "small": "policies.configs:SmallConfig",
+        "pretrained": "policies.configs:PretrainedConfig",
+        "stable-control": "policies.configs:StableControlConfig",
+    }
 }
 
 # command -> (module, module:class of its config or "" for none, one line of help)
@@ -139,11 +117,13 @@ def _run(command: str, arguments: list[str]) -> int:
             return tyro.cli(_load(f"{module_name}:main"), args=arguments, prog=prog)
         chosen: dict[str, Any] = {}
         if command in METHODS:
-            method, arguments = METHODS[command].named(arguments)
-            module_name, config_name, policy_name = METHODS[command].of[method]
-            default = _unfinished(_load(config_name), policy=_load(policy_name)())
+            methods = METHODS[command]
+            method, arguments = _choice("--policy", methods, arguments)
+            module_name, config_name, policy_name = methods[method]
+            policy, arguments = _policy(_load(policy_name), arguments)
+            default = _unfinished(_load(config_name), policy=policy)
             chosen = {"default": default, "config": (tyro.conf.AvoidSubcommands,)}
-            prog, text = f"{prog} --policy {method}", f"{text}: {', '.join(METHODS[command].of)}"
+            prog, text = f"{prog} --policy {method}", f"{text}: {', '.join(methods)}"
         config = tyro.cli(
             _load(config_name),
             args=arguments,
@@ -159,6 +139,35 @@ def _run(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"robolearn {command}: interrupted; what is on disk stays", file=sys.stderr)
         return 130
+
+
+def _choice(
+    option: str, among: Mapping[str, Any], arguments: Sequence[str]
+) -> tuple[str, list[str]]:
+    """What an option says, by default the first, and the other arguments.
+
+    Raises:
+        ValueError: it is not among the choices.
+    """
+    choice, rest = next(iter(among)), []
+    for word in (words := iter(arguments)):
+        name, _, value = word.partition("=")
+        if name == option:
+            choice = value or next(words, "")
+        else:
+            rest.append(word)
+    if choice not in among:
+        raise ValueError(f"no {choice!r} for {option}; choose one of {', '.join(among)}")
+    return choice, rest
+
+
+def _policy(kind: Any, arguments: list[str]) -> tuple[Any, list[str]]:  # noqa: ANN401
+    """A method's settings with the parts that were chosen, and the other arguments."""
+    parts = {}
+    for part in (f.name for f in fields(kind) if f.name in PARTS):
+        choice, arguments = _choice(f"--policy.{part}", PARTS[part], arguments)
+        parts[part] = _load(PARTS[part][choice])()
+    return kind(**parts), arguments
 
 
 def _unfinished(kind: Any, **settings: Any) -> Any:  # noqa: ANN401

@@ -34,7 +34,9 @@ def test_looking_back_ends_where_the_episode_began(lengths, history, data):
     number = np.arange(total, dtype=np.float32)
     columns = dict.fromkeys(("agent_pos", "environment_state", "action"), number[:, None])
     pixels = {"top": number.astype(np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)}
-    windows = Windows(2, np.array(lengths), ["go"] * len(lengths), columns, pixels, history)
+    windows = Windows(
+        2, np.array(lengths), ["go"] * len(lengths), columns, {"pixels": pixels}, history
+    )
     indices = np.array(data.draw(st.lists(st.integers(0, total - 1), min_size=1, max_size=9)))
     batch = windows.get(indices)
     for row, index in enumerate(indices):
