@@ -1,10 +1,14 @@
-"""Learning methods: one method, one file; named here without importing torch."""
+"""Learning methods: one method, one file.
+
+Its tables name them without importing torch, by the `kind` of their settings.
+"""
 
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from robolearn.policies.backbone import Backbone
     from robolearn.policies.base import TrainablePolicy
     from robolearn.policies.improver import Improver
 
@@ -24,4 +28,10 @@ IMPROVERS: dict[str, Callable[[], "Callable[[Any], Improver]"]] = {
     "awr": _lazy("awr", "Awr"),
     "iql": _lazy("iql", "Iql"),
     "q-chunking": _lazy("q_chunking", "QChunking"),
+}
+
+BACKBONES: dict[str, Callable[[], Callable[..., "Backbone"]]] = {
+    "small": _lazy("backbone_small", "SmallBackbone"),
+    "pretrained": _lazy("backbone_pretrained", "PretrainedBackbone"),
+    "stable-control": _lazy("backbone_stable_control", "StableControlBackbone"),
 }

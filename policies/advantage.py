@@ -69,7 +69,7 @@ def imitate(
     config: ActorConfig,
     seed: int,
 ) -> tuple[TrainablePolicy, Info]:
-    """A policy that was taught these frames as often as they weigh; its encoder is the old one's.
+    """A policy that was taught these frames as often as they weigh; it shares the old encoder.
 
     Args:
         policy: where it begins; stays as it is.
@@ -79,8 +79,9 @@ def imitate(
         config: how long.
         seed: of the draws.
     """
-    student, average = copy.deepcopy(policy).train(), copy.deepcopy(policy)
-    student.encoder().requires_grad_(requires_grad=False)
+    encoder = policy.encoder().requires_grad_(requires_grad=False)
+    student, average = (copy.deepcopy(policy, {id(encoder): encoder}) for _ in range(2))
+    student.train()
     until = np.cumsum(weights / weights.sum())
 
     def loss(step: int) -> Tensor:

@@ -23,6 +23,7 @@ from robolearn.contract import ArmSpec, observation_space
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
+    from robolearn.windows import Windows
 
 Batch = dict[str, Any]
 Generators = Sequence[np.random.Generator]  # one for each observation of a batch
@@ -133,10 +134,18 @@ class Policy(nn.Module, ABC):
         """The part that makes the tokens of a context, which post-training leaves as it is."""
         return self
 
+    def windows(self, dataset: "EpisodeDataset") -> "Windows":
+        """Windows of a dataset as it looks at them."""
+        return dataset.windows(self.horizon, tuple(self.cameras), history=self.history)
+
     @property
     @abstractmethod
     def cameras(self) -> Mapping[str, tuple[int, int]]:
         """Those that it looks through, and the height and width of their pictures."""
+
+    def present(self, quantity: Tensor) -> Tensor:
+        """The newest (B, ...) of what `history` observations hold."""
+        return quantity[:, -1] if self.history > 1 else quantity
 
     @property
     def joints(self) -> int:

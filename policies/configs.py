@@ -10,15 +10,85 @@ def _at_least_one(config: object, *names: str) -> None:
             raise ValueError(f"policy {name} is {getattr(config, name)}; it must be at least 1")
 
 
+def _at_least_zero(config: object, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < 0:
+            raise ValueError(f"policy {name} is {getattr(config, name)}; it must not be negative")
+
+
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Sizes of the small backbone."""
+    """What all backbones have in common: how tokens are read off feature maps."""
 
+    kind: ClassVar[str]
     width: int = 128  # features of a token, D
     channels: int = 32  # of the convolutions
-    blocks: int = 2  # residual blocks, at a quarter of the picture's resolution
+    blocks: int = 2  # residual blocks of them
     keypoints: int = 32  # for each camera
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        _at_least_one(self, "width", "channels", "blocks", "keypoints")
+
+
+@dataclass(frozen=True)
+class SmallConfig(BackboneConfig):
+    """What defines the small backbone, which is trained from scratch."""
+
+    kind: ClassVar[str] = "small"
     words: int = 64  # features of a word
+
+
+@dataclass(frozen=True)
+class PretrainedConfig(BackboneConfig):
+    """What defines a backbone upon a vision model and a language model of others."""
+
+    kind: ClassVar[str] = "pretrained"
+    vision: str = "facebook/dinov2-small"  # a folder, or an id of the hub
+    language: str = "google-t5/t5-small"  # likewise; "" learns the words from scratch
+    grid: int = 8  # its patches are averaged to at most so many rows and columns
+    lora: int = 0  # rank of the vision model's adapters; 0 leaves the model as it is
+    language_lora: int = 0  # of the language model's
+    words: int = 64  # features of a word that is learned from scratch
+
+    def __post_init__(self) -> None:
+        """Refuses what makes no map.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        super().__post_init__()
+        _at_least_one(self, "grid", "words")
+        _at_least_zero(self, "lora", "language_lora")
+
+
+@dataclass(frozen=True)
+class StableControlConfig(BackboneConfig):
+    """What defines a backbone upon the features of a text-to-image diffusion model."""
+
+    kind: ClassVar[str] = "stable-control"
+    model: str = "stable-diffusion-v1-5/stable-diffusion-v1-5"  # a folder, or an id of the hub
+    layers: tuple[str, ...] = ("down_blocks.1", "down_blocks.2", "down_blocks.3", "mid_block")
+    timestep: int = 0  # how noisy the picture is, 0 (least) to 999
+    size: int = 256  # height and width that pictures are scaled to
+    grid: int = 8  # rows and columns of the map that all layers are brought to
+    prompt: bool = False  # the U-Net hears the instruction; its features are then not kept on disk
+
+    def __post_init__(self) -> None:
+        """Refuses what makes no map.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        super().__post_init__()
+        _at_least_one(self, "size", "grid")
+        _at_least_zero(self, "timestep")
+        if not self.layers:
+            raise ValueError("policy layers is empty; name at least one, such as mid_block")
 
 
 @dataclass(frozen=True)
@@ -27,13 +97,16 @@ class DenoiserConfig:
 
     kind: ClassVar[str]
     horizon: int = 16  # steps in a chunk
+    history: int = 1  # observations that it looks back at, the present one included
     sample_steps: int = 8  # from noise to chunk
     draws: int = 4  # noise draws for each observation in the loss; the picture is encoded once
     head: Literal["mlp", "transformer"] = "mlp"  # what denoises: see policies/heads.py
     hidden: int = 384  # width of the head
     depth: int = 3  # blocks of the head
     patch: int = 4  # chunk steps in one token of the transformer
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: SmallConfig | PretrainedConfig | StableControlConfig = field(
+        default_factory=SmallConfig  # what turns observations into tokens
+    )
 
     def __post_init__(self) -> None:
         """Refuses sizes below one, and chunks that are no whole number of tokens.
@@ -41,7 +114,9 @@ class DenoiserConfig:
         Raises:
             ValueError: naming the setting.
         """
-        _at_least_one(self, "horizon", "sample_steps", "draws", "hidden", "depth", "patch")
+        _at_least_one(
+            self, "horizon", "history", "sample_steps", "draws", "hidden", "depth", "patch"
+        )
         if self.head == "transformer" and self.horizon % self.patch:
             raise ValueError(
                 f"policy patch is {self.patch}; it must divide the horizon {self.horizon}"
@@ -101,9 +176,7 @@ class TacoConfig:
             ValueError: naming the setting.
         """
         _at_least_one(self, "flips", "fourier")
-        for name in ("length_scale", "ridge", "scale"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"policy {name} is {getattr(self, name)}; it must not be negative")
+        _at_least_zero(self, "length_scale", "ridge", "scale")
 
 
 @dataclass(frozen=True)

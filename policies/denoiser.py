@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.config import from_json, to_json
-from robolearn.policies.backbone import Backbone, vocabulary_of
+from robolearn.policies import BACKBONES
+from robolearn.policies.backbone import Senses
 from robolearn.policies.base import (
     Batch,
     Chunks,
@@ -28,9 +29,11 @@ from robolearn.policies.base import (
 )
 from robolearn.policies.configs import DenoiserConfig
 from robolearn.policies.heads import HEADS, Prefix
+from robolearn.policies.language import vocabulary_of
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
+    from robolearn.windows import Windows
 
 Draw = Callable[..., np.ndarray]
 STRONGEST = 5.0  # guidance, beta in the paper
@@ -98,8 +101,10 @@ class DenoisingPolicy(TrainablePolicy):
     ) -> None:
         super().__init__()
         self.config, self.horizon, self.arm = config, config.horizon, dict(arm)
+        self.history = config.history
         joints = len(arm["joints"])
-        self.backbone = Backbone(config.backbone, cameras, joints, vocabulary, state)
+        senses = Senses(dict(cameras), joints, tuple(vocabulary), state, config.history)
+        self.backbone = BACKBONES[config.backbone.kind]()(config.backbone, senses)
         self.chunk = Normaliser((config.horizon, joints))
         tokens = (self.backbone.token_count, config.backbone.width)
         self.head = HEADS[config.head](config, joints, tokens)
@@ -156,12 +161,17 @@ class DenoisingPolicy(TrainablePolicy):
     @property
     def cameras(self) -> Mapping[str, tuple[int, int]]:
         """See `Policy`."""
-        return self.backbone.cameras
+        return self.backbone.senses.cameras
 
     @property
     def state_size(self) -> int:
         """See `Policy`."""
-        return self.backbone.state
+        return self.backbone.senses.state
+
+    def windows(self, dataset: "EpisodeDataset") -> "Windows":
+        """See `Policy`; with what a frozen model sees in place of pictures, if that is all."""
+        cameras, features = tuple(self.cameras), self.backbone.features()
+        return dataset.windows(self.horizon, cameras, history=self.history, features=features)
 
     @property
     def spread(self) -> Tensor:
@@ -171,7 +181,7 @@ class DenoisingPolicy(TrainablePolicy):
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
         """Tokens of B observations, and what the head keeps of them; see `Policy`."""
         tokens = self._tokens(observation, instructions)
-        return Context(tokens, observation["agent_pos"], self.head.prefix(tokens))
+        return Context(tokens, self._present(observation), self.head.prefix(tokens))
 
     def encoder(self) -> nn.Module:
         """See `Policy`."""
@@ -182,6 +192,10 @@ class DenoisingPolicy(TrainablePolicy):
     ) -> Tensor:
         """Tokens (B, T, D), unless somebody encoded the observations before."""
         return seen["tokens"] if "tokens" in seen else self.backbone(seen, instructions, rng)
+
+    def _present(self, seen: Batch) -> Tensor:
+        """Joint positions now (B, J), which is all that is kept beside tokens."""
+        return seen["agent_pos"] if "tokens" in seen else self.present(seen["agent_pos"])
 
     def sample(self, context: Context, n: int, noise: Generators) -> Chunks:
         """Denoises n chunks of pure noise for each context; see `Policy`."""
@@ -214,7 +228,7 @@ class DenoisingPolicy(TrainablePolicy):
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
         """Mean squared error; steps beyond the end of an episode do not count."""
         tokens = self._tokens(batch, batch["instruction"], rng)
-        base = (batch["agent_pos"] * self.relative)[:, None]
+        base = (self._present(batch) * self.relative)[:, None]
         clean = self.chunk(batch["action"] - base)[:, None]
         clean = clean.expand(-1, self.config.draws, -1, -1)
         inside = batch["mask"][:, None, :, None]
@@ -240,11 +254,12 @@ class DenoisingPolicy(TrainablePolicy):
         """See `Policy`."""
         return {
             "config": to_json(self.config),
-            "cameras": {k: list(v) for k, v in self.backbone.cameras.items()},
+            "cameras": {k: list(v) for k, v in self.cameras.items()},
             "arm": self.arm,
-            "vocabulary": list(self.backbone.language.vocabulary),
-            "state": self.backbone.state,
+            "vocabulary": list(self.backbone.senses.vocabulary),
+            "state": self.state_size,
             "env": self.env_id,
+            "models": {k: model.fingerprint for k, model in self.backbone.models.items()},
         }
 
     @classmethod
@@ -255,4 +270,5 @@ class DenoisingPolicy(TrainablePolicy):
         state = description.get("state", 0)  # older checkpoints have none
         policy = cls(config, cameras, description["arm"], description["vocabulary"], state)
         policy.env_id = description.get("env", "")  # older checkpoints do not say
+        policy.backbone.check_models(description.get("models", {}))
         return policy

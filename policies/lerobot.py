@@ -23,7 +23,7 @@ from lerobot.policies.factory import get_policy_class, make_pre_post_processors
 from lerobot.utils.constants import ACTION, OBS_ENV_STATE, OBS_IMAGES, OBS_STATE
 from torch import Tensor, nn
 
-from robolearn.checkpoint import CheckpointError
+from robolearn.checkpoint import CheckpointError, absent
 from robolearn.contract import ArmSpec
 from robolearn.policies.base import Batch, Chunks, Context, Generators, Policy, usable_device
 from robolearn.policies.lerobot_flow import cameras_of  # with this LeRobot knows ours as well
@@ -111,8 +111,7 @@ class LeRobotPolicy(Policy):
             self._before(self._translated(observation, index, text))
             for index, text in enumerate(instructions)
         ]
-        positions = observation["agent_pos"]
-        present = positions[:, -1] if self.history > 1 else positions
+        present = self.present(observation["agent_pos"])
         return LeRobotContext(present.new_zeros(len(present), 0, 0), present, (), batches)
 
     def _translated(self, observation: Batch, index: int, text: str) -> dict[str, Any]:
@@ -167,11 +166,7 @@ class LeRobotSource(Source):
         try:
             return PreTrainedConfig.from_pretrained(self._name)
         except Exception as error:  # the hub's, draccus's and the parser's are of all kinds
-            raise CheckpointError(
-                f"{self._name} is neither a folder with a policy of LeRobot's nor one that the hub "
-                f"hands out now ({type(error).__name__}); without a network, download it elsewhere "
-                f"with `hf download {self._name}` and give the folder"
-            ) from error
+            raise absent(self._name, "a folder with a policy of LeRobot's", error) from error
 
     @property
     def cameras(self) -> Mapping[str, tuple[int, int]]:

@@ -126,7 +126,7 @@ def demonstrated_features(
             the end of the episode.
         seed: of the noise.
     """
-    windows = dataset.windows(policy.horizon, cameras=tuple(policy.cameras))
+    windows = policy.windows(dataset)
     spread = torch.from_numpy(dataset.columns["action"].std(0) + 1e-6).to(policy.device)
     found = []
     for start in range(0, len(frames), BATCH):

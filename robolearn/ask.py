@@ -4,10 +4,11 @@ An observation holds joint positions, pictures and the instruction under any of 
     agent_pos, pixels {camera}, prompt                                      ours
     observation/state, observation/CAMERA, prompt                           flat
     state, images {camera}, prompt                                          nested
-Pictures are uint8 (h, w, 3) or (3, h, w). `candidates` asks for so many chunks and their features
-instead of one chunk; `noise` says where the policy's noise begins (`robolearn.wire.noise_to`).
-`refine`, chunks (n, H, J), asks for what becomes of these when noise of the share `level` is put on
-them and taken off again (`Policy.refine`), and for their features.
+Pictures are uint8 (h, w, 3) or (3, h, w). A policy that looks back at T observations wants (T, ...)
+of each, the oldest first: the server keeps nothing between two requests. `candidates` asks for so
+many chunks and their features instead of one chunk; `noise` says where the policy's noise begins
+(`robolearn.wire.noise_to`). `refine`, chunks (n, H, J), asks for what becomes of these when noise
+of the share `level` is put on them and taken off again (`Policy.refine`), and for their features.
 """
 
 import time
@@ -62,16 +63,20 @@ def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:
         WireError: something is missing, or of another shape; the error says what is wanted.
     """
     state = next((message[key] for key in STATE_KEYS if key in message), None)
-    observation: dict[str, Any] = {"agent_pos": _numbers(state, policy.joints, "agent_pos")}
+    past = (policy.history,) if policy.history > 1 else ()
+    numbers = {"agent_pos": (state, policy.joints)}
     if policy.state_size:
-        told = message.get("environment_state")
-        observation["environment_state"] = _numbers(told, policy.state_size, "environment_state")
+        numbers["environment_state"] = (message.get("environment_state"), policy.state_size)
+    observation: dict[str, Any] = {
+        name: _numbers(told, (*past, size), name) for name, (told, size) in numbers.items()
+    }
     if policy.cameras:
         pictures = next((message[key] for key in IMAGE_KEYS if key in message), None)
         if not isinstance(pictures, Mapping):
             pictures = {name: message.get(f"observation/{name}") for name in policy.cameras}
         observation["pixels"] = {
-            name: _picture(pictures.get(name), size, name) for name, size in policy.cameras.items()
+            name: _picture(pictures.get(name), (*past, *size), name)
+            for name, size in policy.cameras.items()
         }
     candidates, prompt = message.get("candidates", 0), message.get("prompt", "")
     if not isinstance(candidates, int) or not 0 <= candidates <= MAX_CANDIDATES:
@@ -93,7 +98,7 @@ def _chunks(value: object, policy: Policy) -> np.ndarray:
     count = len(value) if isinstance(value, np.ndarray) and value.shape[1:] == wanted else 0
     if not isinstance(value, np.ndarray) or not 1 <= count <= MAX_REFINED:
         raise WireError(f"refine must be 1 to {MAX_REFINED} chunks of shape {wanted}")
-    return _numbers(value.ravel(), value.size, "refine").reshape(value.shape)
+    return _numbers(value, value.shape, "refine")
 
 
 def _share(value: object) -> float:
@@ -102,19 +107,19 @@ def _share(value: object) -> float:
     return float(value)
 
 
-def _numbers(value: object, size: int, name: str) -> np.ndarray:
-    if not isinstance(value, np.ndarray) or value.shape != (size,) or value.dtype.kind not in "iuf":
-        raise WireError(f"{name} must be an array of {size} numbers")
+def _numbers(value: object, shape: tuple[int, ...], name: str) -> np.ndarray:
+    if not isinstance(value, np.ndarray) or value.shape != shape or value.dtype.kind not in "iuf":
+        raise WireError(f"{name} must be an array of {' x '.join(map(str, shape))} numbers")
     numbers = value.astype(np.float32)
     if not np.isfinite(numbers).all():
         raise WireError(f"{name} has numbers that are not finite")
     return numbers
 
 
-def _picture(value: object, size: tuple[int, int], name: str) -> np.ndarray:
+def _picture(value: object, size: tuple[int, ...], name: str) -> np.ndarray:
     wanted = (*size, 3)
-    if isinstance(value, np.ndarray) and value.shape == (3, *size) != wanted:
-        value = value.transpose(1, 2, 0)
+    if isinstance(value, np.ndarray) and value.shape == (*size[:-2], 3, *size[-2:]) != wanted:
+        value = np.moveaxis(value, -3, -1)
     if not isinstance(value, np.ndarray) or value.shape != wanted or value.dtype != np.uint8:
         raise WireError(f"the picture of camera {name!r} must be uint8 {wanted}")
     return value

@@ -83,6 +83,8 @@ def describing(folder: Path, what: str) -> Iterator[None]:
     """
     try:
         yield
+    except CheckpointError:  # which says it all
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{folder}/config.json does not describe a {what} of this version ({error!r}); "
@@ -124,6 +126,14 @@ def digest(tensors: Mapping[str, Tensor], seal: str = "") -> str:
         found.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         found.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()
+
+
+def absent(name: str, what: str, error: Exception) -> CheckpointError:
+    """The error that a folder or an id of the hub is not to be had."""
+    return CheckpointError(
+        f"{name} is neither {what} nor one that the hub hands out now ({type(error).__name__}); "
+        f"without a network, download it elsewhere with `hf download {name}` and give the folder"
+    )
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:
@@ -206,10 +216,10 @@ def assign_weights(
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise CheckpointError(f"{folder} does not fit {described_by}: {first}") from error
-    missing = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
-    if missing:
+    lacking = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
+    if lacking:
         raise CheckpointError(
-            f"{folder} lacks finite values for {', '.join(missing[:3])}; "
+            f"{folder} lacks finite values for {', '.join(lacking[:3])}; "
             "the normaliser was never fitted or training diverged: train again"
         )
 

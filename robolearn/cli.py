@@ -7,68 +7,41 @@ that `--help` answers at once.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from typing import Any, Final
 
-
-@dataclass(frozen=True)
-class Methods:
-    """A command one of whose options names the method that it is about.
-
-    Attributes:
-        option: such as `policy`; the config's field of this name holds the method's settings.
-        of: method -> (module, module:class of the config, module:class of that field).
-    """
-
-    option: str
-    of: Mapping[str, tuple[str, str, str]]
-
-    def named(self, arguments: Sequence[str]) -> tuple[str, list[str]]:
-        """The method, by default the first, and the other arguments.
-
-        Raises:
-            ValueError: no such method.
-        """
-        method, rest = next(iter(self.of)), []
-        for word in (words := iter(arguments)):
-            name, _, value = word.partition("=")
-            if name == f"--{self.option}":
-                method = value or next(words, "")
-            else:
-                rest.append(word)
-        if method not in self.of:
-            raise ValueError(
-                f"no method {method!r} for --{self.option}; choose one of {', '.join(self.of)}"
-            )
-        return method, rest
-
-
 _TRAIN, _FIT = ("train", "options:TrainConfig"), ("fit", "options:FitConfig")
 _IMPROVE = ("improve", "options:ImproveConfig")
+# A command one of whose options names the method that it is about:
+# method -> (module, module:class of the config, module:class of the config's field of that name)
 METHODS: Final = {
-    "train": Methods(
-        "policy",
-        {
-            "flow": (*_TRAIN, "policies.configs:FlowConfig"),
-            "diffusion": (*_TRAIN, "policies.configs:DiffusionConfig"),
-            "taco": (*_FIT, "policies.configs:TacoConfig"),
-            "knn": (*_FIT, "policies.configs:KnnConfig"),
-            "mahalanobis": (*_FIT, "policies.configs:MahalanobisConfig"),
-            "rnd": (*_FIT, "policies.configs:RndConfig"),
-        },
-    ),
-    "improve": Methods(
-        "algo",
-        {
-            "aloe": (*_IMPROVE, "policies.configs:AloeConfig"),
-            "bc": (*_IMPROVE, "policies.configs:BcConfig"),
-            "dagger": (*_IMPROVE, "policies.configs:DaggerConfig"),
-            "awr": (*_IMPROVE, "policies.configs:AwrConfig"),
-            "iql": (*_IMPROVE, "policies.configs:IqlConfig"),
-            "q-chunking": (*_IMPROVE, "policies.configs:QChunkingConfig"),
-        },
-    ),
+    "train": {
+        "flow": (*_TRAIN, "policies.configs:FlowConfig"),
+        "diffusion": (*_TRAIN, "policies.configs:DiffusionConfig"),
+        "taco": (*_FIT, "policies.configs:TacoConfig"),
+        "knn": (*_FIT, "policies.configs:KnnConfig"),
+        "mahalanobis": (*_FIT, "policies.configs:MahalanobisConfig"),
+        "rnd": (*_FIT, "policies.configs:RndConfig"),
+    },
+    "improve": {
+        "aloe": (*_IMPROVE, "policies.configs:AloeConfig"),
+        "bc": (*_IMPROVE, "policies.configs:BcConfig"),
+        "dagger": (*_IMPROVE, "policies.configs:DaggerConfig"),
+        "awr": (*_IMPROVE, "policies.configs:AwrConfig"),
+        "iql": (*_IMPROVE, "policies.configs:IqlConfig"),
+        "q-chunking": (*_IMPROVE, "policies.configs:QChunkingConfig"),
+    },
+}
+NAMED_BY: Final = {"train": "policy", "improve": "algo"}
+
+# Parts of a method's settings of which there are several kinds, chosen by `--policy.PART KIND`.
+PARTS: Final = {
+    "backbone": {
+        "small": "policies.configs:SmallConfig",
+        "pretrained": "policies.configs:PretrainedConfig",
+        "stable-control": "policies.configs:StableControlConfig",
+    }
 }
 
 # command -> (module, module:class of its config or "" for none, one line of help)
@@ -165,13 +138,14 @@ def _run(command: str, arguments: list[str]) -> int:
             return tyro.cli(_load(f"{module_name}:main"), args=arguments, prog=prog)
         chosen: dict[str, Any] = {}
         if command in METHODS:
-            method, arguments = METHODS[command].named(arguments)
-            module_name, config_name, settings_name = METHODS[command].of[method]
-            option = METHODS[command].option
-            default = _unfinished(_load(config_name), **{option: _load(settings_name)()})
+            option, methods = NAMED_BY[command], METHODS[command]
+            method, arguments = _choice(f"--{option}", methods, arguments)
+            module_name, config_name, settings_name = methods[method]
+            settings, arguments = _settings(option, _load(settings_name), arguments)
+            default = _unfinished(_load(config_name), **{option: settings})
             chosen = {"default": default, "config": (tyro.conf.AvoidSubcommands,)}
             prog = f"{prog} --{option} {method}"
-            text = f"{text}: {', '.join(METHODS[command].of)}"
+            text = f"{text}: {', '.join(methods)}"
         config = tyro.cli(
             _load(config_name),
             args=arguments,
@@ -187,6 +161,39 @@ def _run(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"robolearn {command}: interrupted; what is on disk stays", file=sys.stderr)
         return 130
+
+
+def _choice(
+    option: str, among: Mapping[str, Any], arguments: Sequence[str]
+) -> tuple[str, list[str]]:
+    """What an option says, by default the first, and the other arguments.
+
+    Raises:
+        ValueError: it is not among the choices.
+    """
+    choice, rest = next(iter(among)), []
+    for word in (words := iter(arguments)):
+        name, _, value = word.partition("=")
+        if name == option:
+            choice = value or next(words, "")
+        else:
+            rest.append(word)
+    if choice not in among:
+        raise ValueError(f"no {choice!r} for {option}; choose one of {', '.join(among)}")
+    return choice, rest
+
+
+def _settings(
+    option: str,
+    kind: Any,  # noqa: ANN401
+    arguments: list[str],
+) -> tuple[Any, list[str]]:
+    """A method's settings with the parts that were chosen, and the other arguments."""
+    parts = {}
+    for part in (f.name for f in fields(kind) if f.name in PARTS):
+        choice, arguments = _choice(f"--{option}.{part}", PARTS[part], arguments)
+        parts[part] = _load(PARTS[part][choice])()
+    return kind(**parts), arguments
 
 
 def _unfinished(kind: Any, **settings: Any) -> Any:  # noqa: ANN401

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from robolearn import lerobot_format as v3
+from robolearn.cache import Clip
 from robolearn.contract import SO101, ArmSpec
 from robolearn.episodes import DatasetError
-from robolearn.frames import Clip, cached_frames
+from robolearn.features import PictureFeatures, cached_features
+from robolearn.frames import cached_frames
 from robolearn.units import UNITS, Units, to_si
 from robolearn.windows import OBSERVATIONS, Windows
 
@@ -158,11 +160,19 @@ class EpisodeDataset:
         path = self.cache / f"{camera}-{height}x{width}.u8"
         return cached_frames(self._clips[camera], self.fps, (height, width), path)
 
+    def features(self, camera: str, features: PictureFeatures) -> np.memmap:
+        """What a model sees in all frames of a camera, float16 (F, *shape); made once, too."""
+        frames = self.frames(camera)
+        name = "{}-{}x{}-{}.f2".format(camera, *frames.shape[1:3], features.name)
+        return cached_features(frames, self._clips[camera], features, self.cache / name)
+
     def windows(
         self,
         horizon: int,
         cameras: Sequence[str] = (),
         image_size: tuple[int, int] | None = None,
+        history: int = 1,
+        features: PictureFeatures | None = None,
     ) -> Windows:
         """A sampler of action chunks of `horizon` steps and what was observed before them.
 
@@ -170,10 +180,15 @@ class EpisodeDataset:
             horizon: steps of a chunk.
             cameras: whose pixels come along.
             image_size: their height and width; the recorded size unless given.
+            history: observations up to the present one.
+            features: what comes along in place of the pixels.
         """
-        pixels = {camera: self.frames(camera, image_size) for camera in cameras}
+        if features is None:
+            views = {"pixels": {camera: self.frames(camera, image_size) for camera in cameras}}
+        else:
+            views = {"features": {camera: self.features(camera, features) for camera in cameras}}
         table = self.episodes
-        return Windows(horizon, table.length, table.instruction, self.columns, pixels)
+        return Windows(horizon, table.length, table.instruction, self.columns, views, history)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -260,7 +275,9 @@ class EpisodeDataset:
             raise DatasetError(
                 f"{self.root}/data does not hold the frames that meta/episodes lists: restore it"
             )
-        return {COLUMNS[key]: _array(table[key]) for key in table.column_names if key in COLUMNS}
+        return {
+            COLUMNS[key]: v3.array_of(table[key]) for key in table.column_names if key in COLUMNS
+        }
 
     def _read_tables(self, folder: str, wanted: Callable[[str], bool]) -> "pyarrow.Table":
         """The wanted columns of all parquet files of a folder."""
@@ -331,13 +348,3 @@ class EpisodeDataset:
             length, column = rows["length"][episode], key if in_table else ""
             clips.append(Clip(self.root / path, first, start, length, column))
         return clips
-
-
-def _array(column: "pyarrow.ChunkedArray") -> np.ndarray:
-    """A column of scalars as (F,), of lists as (F, J); a writable copy."""
-    import pyarrow as pa
-
-    array = column.combine_chunks()
-    if not pa.types.is_nested(array.type):
-        return np.array(array.to_numpy(zero_copy_only=False))
-    return np.array(array.flatten().to_numpy(zero_copy_only=False)).reshape(len(array), -1)

@@ -136,7 +136,7 @@ def cached_tokens(policy: Policy, dataset: EpisodeDataset, stride: int) -> np.nd
 
 
 def _write_tokens(policy: Policy, dataset: EpisodeDataset, frames: np.ndarray, path: Path) -> None:
-    windows = dataset.windows(1, cameras=tuple(policy.cameras))
+    windows = policy.windows(dataset)
     array: np.ndarray = np.empty(0)
     for start in range(0, len(frames), BATCH):
         some = frames[start : start + BATCH]

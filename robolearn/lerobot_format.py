@@ -223,6 +223,16 @@ def parquet(table: "pyarrow.Table") -> bytes:
     return buffer.getvalue()
 
 
+def array_of(column: "pyarrow.ChunkedArray") -> np.ndarray:
+    """A column of scalars as (F,), of lists as (F, J); a writable copy."""
+    import pyarrow as pa
+
+    array = column.combine_chunks()
+    if not pa.types.is_nested(array.type):
+        return np.array(array.to_numpy(zero_copy_only=False))
+    return np.array(array.flatten().to_numpy(zero_copy_only=False)).reshape(len(array), -1)
+
+
 def tasks_table(instructions: Sequence[str]) -> "pyarrow.Table":
     """The content of tasks.parquet: row label = instruction, column = its number.
 

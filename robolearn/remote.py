@@ -178,6 +178,7 @@ class RemotePolicy(Policy):
         self._connection, self._dialect, self._cameras = connection, dialect, dict(cameras)
         self.horizon, self.arm = horizon, connection.greeting.get("arm", {})
         self._state_size = int(connection.greeting.get("state_size", 0))
+        self.history = int(connection.greeting.get("history", 1))
 
     @property
     def cameras(self) -> Mapping[str, tuple[int, int]]:
@@ -210,7 +211,7 @@ class RemotePolicy(Policy):
             self._dialect.words(_row(observation, index), text)
             for index, text in enumerate(instructions)
         ]
-        positions = observation["agent_pos"]
+        positions = self.present(observation["agent_pos"])
         return RemoteContext(positions.new_zeros(len(positions), 0, 0), positions, (), messages)
 
     def sample(self, context: Context, n: int, noise: Generators) -> Chunks:

@@ -68,11 +68,6 @@ class PolicyServer:
             )
         source = source_of(config.policy)
         self._policy = source.load(config.device)
-        if self._policy.history > 1:
-            raise ValueError(
-                f"{config.policy} looks back at {self._policy.history} observations, and a server "
-                "keeps none; serve one that looks at the present only"
-            )
         self._scorer: Scorer | None = None
         if config.scorer:
             self._scorer = open_scorer(config.scorer, self._policy, source)
@@ -240,6 +235,7 @@ def greeting(source: Source, policy: Policy) -> dict[str, Any]:
     return {
         "robolearn": versions()["robolearn"],
         "horizon": policy.horizon,
+        "history": policy.history,
         "cameras": {name: list(size) for name, size in policy.cameras.items()},
         "state_size": policy.state_size,
         "arm": to_json(dict(policy.arm)),

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -32,9 +32,6 @@ from robolearn.policies.base import Batch, TrainablePolicy, as_tensors, usable_d
 from robolearn.schedule import cosine
 from robolearn.seeding import stream
 from robolearn.training_log import Interrupt, TrainingLog
-
-if TYPE_CHECKING:
-    from robolearn.windows import Windows
 
 STATE: Final = "state.safetensors"  # what resuming needs beyond the model
 
@@ -58,9 +55,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), weight_decay=config.weight_decay, fused=True
         )
-        self.windows: Windows = self.dataset.windows(
-            self.policy.horizon, cameras=tuple(self.policy.cameras)
-        )
+        self.windows = self.policy.windows(self.dataset)
         self.step = 0
 
     def run(self) -> Path:

@@ -18,7 +18,8 @@ class Windows:
         lengths: np.ndarray,
         instructions: Sequence[str],
         columns: Mapping[str, np.ndarray],
-        pixels: Mapping[str, np.ndarray],
+        views: Mapping[str, Mapping[str, np.ndarray]],
+        history: int = 1,
     ) -> None:
         """Made by `EpisodeDataset.windows`.
 
@@ -27,17 +28,25 @@ class Windows:
             lengths: int (E,), frames of each episode.
             instructions: of each episode.
             columns: name -> (F, ...) with F the sum of the lengths; "action" at least.
-            pixels: camera -> uint8 (F, height, width, 3).
+            views: "pixels" -> camera -> uint8 (F, height, width, 3), or "features" -> camera ->
+                float16 (F, ...), what a model sees in them.
+            history: T, observations up to the present one.
         """
-        if horizon < 1:
-            raise ValueError(f"the horizon is {horizon}; a window needs at least one step")
+        if min(horizon, history) < 1:
+            raise ValueError(
+                f"the horizon is {horizon} and the history {history}; a window needs at least one "
+                "step of each"
+            )
         self.horizon = horizon
         self._episode = np.repeat(np.arange(len(lengths)), lengths)
-        self._last = np.cumsum(lengths)[self._episode] - 1  # last frame of each frame's episode
+        ends = np.cumsum(lengths)
+        # First and last frame of each frame's episode.
+        self._first, self._last = (ends - lengths)[self._episode], ends[self._episode] - 1
         self._offsets = np.arange(horizon)
+        self._back = np.arange(1 - history, 1) if history > 1 else None
         self._instructions = np.array(instructions, dtype=object)
         self._columns = columns
-        self._pixels = pixels
+        self._views = views
 
     def __len__(self) -> int:
         """The number of windows: one starts at every frame."""
@@ -51,8 +60,10 @@ class Windows:
 
         Returns:
             What was observed at the frame: "agent_pos", "agent_vel", "agent_effort" float32 (B, J),
-            "environment_state" float32 (B, S), "pixels" {camera: uint8 (B, height, width, 3)};
-            "instruction", a list of B strings; "episode", int64 (B,);
+            "environment_state" float32 (B, S), "pixels" {camera: uint8 (B, height, width, 3)} or
+            "features" {camera: float16 (B, ...)}; with a history (B, T, ...) of each, the oldest
+            first, and an episode's first one repeated before its beginning; "instruction", a
+            list of B strings; "episode", int64 (B,);
             "action" float32 (B, H, J), the chunk that begins there, with the episode's last action
             repeated beyond its end; "mask" bool (B, H), True inside the episode; what followed each
             action: "reward", "progress" float32 (B, H) and "success", "terminated", "truncated",
@@ -64,13 +75,22 @@ class Windows:
         mask = steps <= last
         steps = np.minimum(steps, last)
         episode = self._episode[indices]
-        columns = self._columns
+        columns, seen = self._columns, self._seen(indices)
         return {
-            **{name: columns[name][indices] for name in OBSERVATIONS if name in columns},
+            **{name: columns[name][seen] for name in OBSERVATIONS if name in columns},
             **{name: columns[name][steps] * mask for name in PER_STEP if name in columns},
-            "pixels": {name: np.take(f, indices, axis=0) for name, f in self._pixels.items()},
+            **{
+                kind: {name: np.take(rows, seen, axis=0) for name, rows in views.items()}
+                for kind, views in self._views.items()
+            },
             "action": columns["action"][steps],
             "mask": mask,
             "episode": episode,
             "instruction": self._instructions[episode].tolist(),
         }
+
+    def _seen(self, indices: np.ndarray) -> np.ndarray:
+        """The observed frames, (B,) or (B, T)."""
+        if self._back is None:
+            return indices
+        return np.maximum(np.asarray(indices)[:, None] + self._back, self._first[indices][:, None])

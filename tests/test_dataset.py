@@ -271,7 +271,7 @@ def test_no_room_for_the_cache(root, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(frames.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(DatasetError, match=r"No space left.*needs .* GB; free some space or pass"):
         EpisodeDataset(root).frames("top")
     assert not list((root / "cache").glob("*.u8*"))
@@ -430,7 +430,9 @@ def test_windows_stay_inside_their_episode(lengths, horizon, data):
         "terminated": np.append(np.diff(owner) > 0, True),
     }
     pixels = {"top": number.astype(np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)}
-    windows = Windows(horizon, np.array(lengths), [f"task {i}" for i in owner], columns, pixels)
+    windows = Windows(
+        horizon, np.array(lengths), [f"task {i}" for i in owner], columns, {"pixels": pixels}
+    )
     assert len(windows) == total
     indices = np.array(data.draw(st.lists(st.integers(0, total - 1), min_size=1, max_size=20)))
     batch = windows.get(indices)

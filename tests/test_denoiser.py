@@ -214,7 +214,7 @@ def test_a_policy_may_look_at_the_state_instead_of_pictures(tmp_path):
     assert one.shape[1] == policy.backbone.token_count == 3
     assert not torch.equal(one, other)
     policy.save(tmp_path / "model")
-    assert load_policy(tmp_path / "model").backbone.state == 5
+    assert load_policy(tmp_path / "model").state_size == 5
 
 
 def test_a_policy_for_a_dataset_takes_either_kind(toy_data):

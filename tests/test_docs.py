@@ -81,6 +81,9 @@ INSTEAD = {
     "robolearn record --out data/varied --variations texture 2 distractors 2": "robolearn record "
     "--out data/varied --variations texture 2 distractors 2 --episodes 1 --workers 0",
     "robolearn deploy --policy runs/demo": "robolearn deploy --policy runs/demo --seconds 1",
+    # Large models of others; tests/test_backbones.py has small ones.
+    "robolearn train --data data/cubes --out runs/dino --policy.backbone pretrained": "true",
+    "robolearn train --data data/cubes --out runs/stable --policy.backbone stable-control": "true",
     # Only parsed, by another test below: a preset, a device and a folder other than those above.
     "robolearn demo --results docs/results": "true",
     "robolearn demo --preset long --out runs/long --results docs/results": "true",
@@ -185,7 +188,7 @@ def test_options_exist(path, monkeypatch):
             continue
         modules = {cli.COMMANDS[name][0]}
         if name in cli.METHODS:
-            modules |= {module for module, *_ in cli.METHODS[name].of.values()}
+            modules |= {module for module, *_ in cli.METHODS[name].values()}
         for module in modules:
             monkeypatch.setattr(import_module(f"robolearn.{module}"), "main", succeed)
         assert cli.main([name, *options]) == 0, command

@@ -15,10 +15,9 @@ from test_remote import serving
 from robolearn.agent import PolicyAgent, open_agent
 from robolearn.checkpoint import CheckpointError
 from robolearn.evaluate import evaluate
-from robolearn.options import AgentOptions, EvalConfig, ServeConfig
+from robolearn.options import AgentOptions, EvalConfig
 from robolearn.policies.base import as_tensors
 from robolearn.seeding import stream
-from robolearn.serve import PolicyServer
 from robolearn.sources import source_of
 from robolearn.workers import make_vector
 
@@ -237,17 +236,14 @@ def test_nothing_there(tmp_path, monkeypatch):
         source_of(f"lerobot:{tmp_path / 'none'}").load()
 
 
-def test_it_is_served(tmp_path):
-    with serving(save("act", tmp_path)) as url:
+@pytest.mark.parametrize("kind", ["act", "diffusion"])
+def test_it_is_served(tmp_path, kind):
+    """Diffusion looks back at two observations, which the client keeps."""
+    with serving(save(kind, tmp_path)) as url:
         here, there = (source_of(where).load() for where in (f"lerobot:{tmp_path}", url))
         seen = observation(here, 1)
         assert torch.equal(chunks_of(here, seen, 2).actions, chunks_of(there, seen, 2).actions)
         assert there.joints == 3
-
-
-def test_a_server_keeps_no_history(tmp_path):
-    with pytest.raises(ValueError, match="looks back at 2 observations"):
-        PolicyServer(ServeConfig(policy=save("diffusion", tmp_path)))
 
 
 def test_the_fingerprint_is_that_of_the_weights(tmp_path):

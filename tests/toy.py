@@ -16,7 +16,7 @@ from robolearn.contract import observation_space as space_of
 from robolearn.examples import example_episode
 from robolearn.policies import POLICIES
 from robolearn.policies.base import as_tensors
-from robolearn.policies.configs import BackboneConfig, DiffusionConfig, FlowConfig
+from robolearn.policies.configs import DiffusionConfig, FlowConfig, SmallConfig
 from robolearn.seeding import stream
 
 ENV_ID = "toy:Toy-v0"
@@ -36,7 +36,7 @@ INSTRUCTIONS = tuple(
     f"go {side} to the {colour} dot" for side in ("left", "up") for colour in COLOURS
 )
 STEPS = 24  # time limit
-SMALL = BackboneConfig(width=8, channels=4, blocks=1, keypoints=2, words=4)
+SMALL = SmallConfig(width=8, channels=4, blocks=1, keypoints=2, words=4)
 SIZES = {"horizon": 4, "draws": 2, "hidden": 16, "depth": 1, "patch": 2, "backbone": SMALL}
 TINY = FlowConfig(sample_steps=2, **SIZES)
 # Every kind of policy with every head and option.
