@@ -15,6 +15,7 @@ from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import EpisodeWriter
 from robolearn.experience import Experience
 from robolearn.improve import Improvement, improve
+from robolearn.improve_report import write_improve_report
 from robolearn.options import ImproveConfig
 from robolearn.policies.aloe import evaluate_policy
 from robolearn.policies.awr import fitted_value, value_at
@@ -305,4 +306,12 @@ def test_the_page_stands_alone(whole):
     for row in figures["rounds"]:
         assert f"{100 * row['success']:.1f} %" in page
     assert "the critic&#39;s choice" in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 1
+
+
+def test_the_page_shows_how_right_the_critic_was(whole, tmp_path):
+    summary = json.loads((whole[0] / "result.json").read_text())
+    summary["rounds"][-1]["calibration"] = [[-2.0, -2.5], [-0.5, -0.4]]
+    (tmp_path / "result.json").write_text(json.dumps(summary))
+    write_improve_report(tmp_path / "result.json", tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().count("<svg") == 2
