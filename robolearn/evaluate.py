@@ -5,6 +5,7 @@ failure. The result is the same for any number of workers, since an episode depe
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -32,7 +33,7 @@ from robolearn.jumps import jumps, moves_of
 from robolearn.options import EvalConfig
 from robolearn.registry import make_env
 from robolearn.results import FORMAT, EpisodeResult, Result, command, versions
-from robolearn.rollout import Actor, rollout
+from robolearn.rollout import Actor, Options, asking, rollout
 from robolearn.sources import source_of
 from robolearn.stats import wilson
 from robolearn.workers import Job, make_vector, one_thread, run_seeds
@@ -109,6 +110,8 @@ def _check(config: EvalConfig) -> None:
             f"cannot evaluate {config.episodes} episodes from seed {config.seed}; take {least} or "
             "more, from seed 0 or later"
         )
+    if config.shuffle_instructions and config.instruction:
+        raise ValueError("one --instruction leaves nothing to shuffle; leave out one of the two")
     check_names(config.variations)
 
 
@@ -135,6 +138,7 @@ def default_folder(config: EvalConfig) -> Path:
     chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
     chooser += ["fixed-noise"] * config.fixed_noise
     shuffled = ["shuffled"] * config.shuffle_instructions
+    shuffled += [re.sub(r"\W+", "-", config.instruction)] if config.instruction else []
     executed = [f"lead{config.lead}"] if config.lead else []
     executed += [f"delay{config.delay}"] if config.delay else []
     executed += ["unguided"] if config.delay and not config.guided else []
@@ -147,7 +151,8 @@ def _job(config: EvalConfig, told: dict[int, str]) -> Job:
     open_actor: Callable = partial(open_agent, config)
     if told:
         open_actor = partial(_open_misled, open_actor, told)
-    return Job(config.env, open_actor, _env_options(config), reduce=row_of)
+    asked = asking(config.instruction)
+    return Job(config.env, open_actor, _env_options(config), asked, reduce=row_of)
 
 
 def _open_misled(
@@ -255,12 +260,16 @@ def _film(config: EvalConfig, job: Job, episodes: list[EpisodeResult], out: Path
         actor = job.actor(env)
         for episode in track(wanted, "filming", console=Console(stderr=True)):
             video = f"videos/{episode['seed']:07d}.mp4"
-            if _film_episode(env, actor, episode, out / video):
+            if _film_episode(env, actor, episode, out / video, job.reset_options):
                 episode["video"] = video
 
 
 def _film_episode(
-    env: gymnasium.vector.SyncVectorEnv, actor: Actor, counted: EpisodeResult, path: Path
+    env: gymnasium.vector.SyncVectorEnv,
+    actor: Actor,
+    counted: EpisodeResult,
+    path: Path,
+    options: Options | None,
 ) -> bool:
     """Writes the film; False if the episode ran differently, as it may on a GPU."""
     pictures: dict[int, Any] = {}
@@ -271,7 +280,7 @@ def _film_episode(
         if ((now := next(step)) - counted["length"]) % VIDEO_EVERY == 0:
             pictures[now] = vector.render()
 
-    (episode,) = rollout(env, actor, [counted["seed"]], watch=watch)
+    (episode,) = rollout(env, actor, [counted["seed"]], options=options, watch=watch)
     if (len(episode), bool(episode.success.any())) != (counted["length"], counted["success"]):
         return False
     steps = np.arange(len(episode), 0, -VIDEO_EVERY)[::-1]

@@ -54,7 +54,7 @@ class RobotOptions:
     port: str = "twin"  # its serial device, e.g. /dev/ttyACM0; "twin" rehearses without an arm
     calibration: Path | None = None  # its file in LeRobot's form; the twin needs none
     cameras: dict[str, str] = field(default_factory=dict)  # name and source, e.g. top /dev/video0
-    instruction: str = ""  # what the policy is told; the twin's task has its own
+    instruction: str = ""  # what is asked for; simulated tasks draw it themselves by default
     teleop: str = "none"  # keyboard, gamepad, or leader:PORT; none leaves the policy alone
     leader_calibration: Path | None = None  # of the leader arm
     seconds: float = 10.0  # an episode lasts at most
@@ -193,6 +193,7 @@ class EvalConfig(AgentOptions):
     env: str = ""  # environment id; by default the one that the policy was trained on
     episodes: int = 200
     seed: int = 0  # of the first episode; demonstrations use seeds from 1,000,000
+    instruction: str = ""  # asks for the same goal in every episode; by default each draws its own
     paraphrases: str = "held_out"  # wording of the instructions: train, held_out or all
     split: str = "train"  # which objects, scenes and goals of the task
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1

@@ -23,7 +23,7 @@ from robolearn.episodes import Episode, EpisodeWriter
 from robolearn.options import RecordConfig
 from robolearn.registry import make_env
 from robolearn.robot import as_vector, kept_episodes, open_robot, open_simulated
-from robolearn.rollout import Observation
+from robolearn.rollout import Observation, asking
 from robolearn.workers import Job, run_seeds
 
 
@@ -79,7 +79,7 @@ def _check_same_task(config: RecordConfig) -> None:
         before, now = old.robot or old.env, config.robot or config.env
         if before != now:
             raise ValueError(f"{config.out} holds {before}, not {now}; take another --out")
-        for name in ("split", "variations"):
+        for name in ("split", "variations", "instruction"):
             before, now = getattr(old, name), getattr(config, name)
             if before != now:
                 raise ValueError(
@@ -94,7 +94,7 @@ def _expert(config: RecordConfig) -> Demonstrator:
     if not hasattr(task, "expert"):
         raise ValueError(f"{config.env} has no scripted expert; only simulated tasks have one")
     options = task_options(config)
-    job = Job(config.env, ExpertAgent, options)
+    job = Job(config.env, ExpertAgent, options, asking(config.instruction))
 
     def episodes(seeds: Iterable[int]) -> Generator[Episode]:
         with closing(run_seeds(job, seeds, config.workers)) as recorded:

@@ -6,6 +6,7 @@ environment or a vector of them, an actor, the seeds. What comes out is episodes
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import gymnasium
@@ -57,6 +58,16 @@ def rollout(
     if vector.metadata.get("autoreset_mode") != AutoresetMode.DISABLED:
         raise ValueError("rollout needs a vector environment made with AutoresetMode.DISABLED")
     yield from _Rollout(vector, actor, iter(seeds), options, watch).run()
+
+
+def asking(instruction: str) -> Options | None:
+    """Reset options that ask for the goal of this instruction in every episode; "" asks nothing."""
+    return partial(_asked, instruction) if instruction else None
+
+
+def _asked(instruction: str, seed: int) -> dict[str, Any]:
+    del seed
+    return {"instruction": instruction}
 
 
 _MANUAL: dict[str, Any] = {"copy": False, "autoreset_mode": AutoresetMode.DISABLED}

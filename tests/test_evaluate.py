@@ -143,6 +143,18 @@ def test_the_agent_is_really_told_the_other_instruction(tmp_path, toy_run, skill
     assert own != told
 
 
+def test_one_goal_may_be_asked_for_in_all_episodes(tmp_path, toy_run, skilled):
+    goal = toy.INSTRUCTIONS[1]
+    result = evaluate(config(toy_run, tmp_path / "e", instruction=goal, videos=2))
+    assert {episode["instruction"] for episode in result["episodes"]} == {goal}
+    assert {told for _, told in skilled[0].told} == {goal}
+    assert sum(episode["video"] is not None for episode in result["episodes"]) == 2
+    with pytest.raises(ValueError, match="leaves nothing to shuffle"):
+        evaluate(config(toy_run, None, instruction=goal, shuffle_instructions=True))
+    folder = default_folder(config(toy_run, None, instruction="go up, now"))
+    assert folder.name.startswith("eval-go-up-now")
+
+
 def test_what_makes_other_episodes_stands_in_the_folder_s_name(toy_run):
     other = replace(config(toy_run, None), env="robolearn/Lift-v0", split="novel_state")
     assert default_folder(other) == toy_run / "eval-Lift-v0-novel_state"

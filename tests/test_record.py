@@ -112,6 +112,14 @@ def test_other_splits_and_variations_are_not_mixed_in(tmp_path):
         record(replace(settings, episodes=2, variations={"light": 1}))
 
 
+def test_one_goal_may_be_demonstrated_in_all_episodes(tmp_path):
+    goal = toy.INSTRUCTIONS[2]
+    record(config(tmp_path / "data", episodes=3, instruction=goal))
+    assert set(EpisodeDataset(tmp_path / "data").episodes.instruction) == {goal}
+    with pytest.raises(ValueError, match="was recorded with instruction go up to the red dot"):
+        record(config(tmp_path / "data", episodes=4))
+
+
 def test_styles_and_qualities_may_be_mixed(tmp_path):
     settings = RecordConfig(out=tmp_path / "data", env="robolearn/Reach-v0", episodes=1, workers=0)
     record(settings)
