@@ -5,11 +5,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robolearn.config import from_json
 from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig
 from robolearn.policies.fitting import minimise
+from robolearn.policies.residual import residual_mlp
 from robolearn.policies.verifier import Verifier
 
 
@@ -108,25 +109,3 @@ class Rnd(Verifier):
     def rate(self, features: Tensor) -> Tensor:
         """See `Verifier`."""
         return -self._error(features)
-
-
-class Residual(nn.Module):
-    """h + MLP(norm(h))."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
-
-    def forward(self, h: Tensor) -> Tensor:
-        """(N, width) to the same shape."""
-        return h + self.inner(h)
-
-
-def residual_mlp(size: int, hidden: int, depth: int, outputs: int) -> nn.Sequential:
-    """(N, size) to (N, outputs); norms keep it bounded far from the data."""
-    blocks = [Residual(hidden) for _ in range(depth)]
-    return nn.Sequential(
-        nn.Linear(size, hidden), *blocks, nn.LayerNorm(hidden), nn.Linear(hidden, outputs)
-    )

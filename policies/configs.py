@@ -239,17 +239,18 @@ class CriticConfig:
 
     kind: ClassVar[str] = "critic"
     heads: int = 4  # M
-    hidden: int = 64  # width
-    depth: int = 2  # transformer layers
-    patch: int = 4  # chunk steps in one token, at most
-    prior: float = 0.1  # size of each head's frozen random network, in mean episodes
+    trunk: Literal["mlp", "transformer"] = "mlp"  # what the heads share
+    hidden: int = 256  # width
+    depth: int = 2  # layers of the trunk
+    patch: int = 4  # chunk steps in one token of the transformer, at most
+    prior: float = 0.05  # size of each head's frozen random network, in mean episodes
     share: float = 0.8  # of the episodes that each head learns from
     aggregation: Literal["min", "deviations", "quantile"] = "min"  # of the heads, to be cautious
     pessimism: float = 1.0  # deviations below the mean; or the quantile
-    steps: int = 3000  # of each round
+    steps: int = 6000  # of each round
     batch_size: int = 256  # fragments a step
-    learning_rate: float = 5e-4  # peak; warms up linearly, then falls to zero as a cosine
-    polyak: float = 0.01  # how much of the weights the target network takes over in a step
+    learning_rate: float = 1e-3  # peak; warms up linearly, then falls to zero as a cosine
+    polyak: float = 0.005  # how much of the weights the target network takes over in a step
     samples: int = 4  # of the policy at every observation
     masked: bool = True  # whether nothing follows the end of a task; without: an ablation
     backup: Literal["policy", "best"] = "policy"  # what follows: a chunk of the policy, or the best

@@ -1,20 +1,20 @@
 """Q(observation, instruction, chunk): what executing the beginning of a chunk is worth.
 
-    tokens of the policy (B, T, D) ─ keys and values ──┐ (once an observation)
-    chunk (B, n, H, J) ─ patches ─ transformer layers ─┴─ M readouts ─ M values (M, B, n)
+    tokens of the policy (B, T, D) ─┐
+    chunk (B, n, H, J) ─────────────┴─ trunk ─ M heads ─ M values (M, B, n)
 
 The critic looks at the policy's own tokens, which stay frozen: it costs no second look at the
 pictures. It rates what will be executed of a chunk before the next decision, not what the policy
 had in mind beyond.
 
 The M heads shall disagree where there are no data, so that the least of them is cautious. Sharing
-all layers they would not. Each has a readout token and weights of its own, learns from episodes of
-its own, and adds a frozen random network of its own (randomised priors, Osband et al. 2018).
+a trunk they hardly would. Each learns from episodes of its own, and adds a frozen random network of
+its own (randomised priors, Osband et al. 2018).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from robolearn.policies.base import Chunks, Context, Generators, Normaliser, Pol
 from robolearn.policies.configs import CriticConfig
 from robolearn.policies.fitted import Fitted
 from robolearn.policies.heads import CrossAttention, TransformerLayer, feed_forward
+from robolearn.policies.residual import residual_mlp
 
 if TYPE_CHECKING:
     from robolearn.sources import Source
@@ -58,19 +59,11 @@ class Critic(Fitted):
         super().__init__()
         self.config, self.shape, self.executed = config, tuple(tokens), executed
         self.lowest, self.base = lowest, base
-        width, joints = config.hidden, len(relative)
+        joints = len(relative)
         self.tokens, self.chunk = Normaliser(self.shape), Normaliser((executed, joints))
         self.register_buffer("relative", torch.tensor(relative))
-        self.summary = nn.Linear(tokens[0] * tokens[1], width)
-        self.patch = next(p for p in range(config.patch, 0, -1) if executed % p == 0)
-        self.inward = nn.Linear(self.patch * joints, width)
-        self.place = nn.Parameter(0.02 * torch.randn(executed // self.patch, width))
-        self.layers = nn.ModuleList(TransformerLayer(width, tokens[1]) for _ in range(config.depth))
-        self.readouts = nn.Parameter(torch.randn(config.heads, width) / width**0.5)
-        self.norm = nn.LayerNorm(width)
-        self.read = CrossAttention(width, width)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), feed_forward(width), nn.LayerNorm(width))
-        self.weight = nn.Parameter(torch.zeros(config.heads, width))
+        self.trunk = TRUNKS[config.trunk](config, self.shape, (executed, joints))
+        self.weight = nn.Parameter(torch.zeros(config.heads, config.hidden))
         self.bias = nn.Parameter(torch.full((config.heads,), 0.5 * lowest))
         size = tokens[0] * tokens[1] + executed * joints
         self.prior = _Prior(config.heads, size).requires_grad_(requires_grad=False)
@@ -102,24 +95,11 @@ class Critic(Fitted):
         """Values (M, B, n) of the executed steps of chunks (B, n, H, J)."""
         tokens = self.tokens(context.tokens.float())
         chunk = self.chunk(self.seen_from_here(actions, context.agent_pos))
-        values = self._values(tokens, chunk)
+        found = self.trunk(tokens, chunk)  # (B, n, M or 1, W)
+        values = ((found * self.weight).sum(-1) + self.bias).float().permute(2, 0, 1)
         if self.config.prior:
-            flat = tokens.flatten(1)[:, None].expand(-1, chunk.shape[1], -1)
-            prior = self.prior(torch.cat([flat, chunk.flatten(2)], -1))
-            values = values + self.config.prior * prior
+            values = values + self.config.prior * self.prior(side_by_side(tokens, chunk))
         return values
-
-    def _values(self, tokens: Tensor, chunk: Tensor) -> Tensor:
-        condition = functional.silu(self.summary(tokens.flatten(1)))[:, None, None]
-        h = self.inward(chunk.unflatten(2, (-1, self.patch)).flatten(3)) + self.place
-        for layer in self.layers:
-            h = layer(h, condition, *layer.keys_values(tokens))  # type: ignore[operator]
-        count = h.shape[:2]
-        keys, values = self.read.keys_values(self.norm(h).flatten(0, 1))
-        asked = self.readouts.expand(count[0] * count[1], 1, -1, -1)
-        found = self.mlp(asked + self.read(asked, keys, values))[:, 0]  # (B n, M, W)
-        result = (found * self.weight).sum(-1) + self.bias
-        return result.float().unflatten(0, count).permute(2, 0, 1)
 
     def pessimistic(self, values: Tensor) -> Tensor:
         """One value (...) of those of all heads (M, ...)."""
@@ -174,6 +154,79 @@ class Critic(Fitted):
         config = from_json(CriticConfig, description["config"])
         names = ("tokens", "relative", "executed", "lowest", "base")
         return cls(config, *(description[name] for name in names))
+
+
+class MlpTrunk(nn.Module):
+    """One residual MLP over all tokens and the chunk.
+
+    Args:
+        config: sizes.
+        tokens: T and D.
+        chunk: H and J.
+    """
+
+    def __init__(
+        self, config: CriticConfig, tokens: tuple[int, int], chunk: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        size = tokens[0] * tokens[1] + chunk[0] * chunk[1]
+        self.net = residual_mlp(size, config.hidden, config.depth, config.hidden)
+
+    def forward(self, tokens: Tensor, chunk: Tensor) -> Tensor:
+        """Features (B, n, 1, W), the same for all heads, of (B, T, D) and (B, n, H, J)."""
+        return functional.silu(self.net(side_by_side(tokens, chunk)))[:, :, None]
+
+
+class TransformerTrunk(nn.Module):
+    """Chunk tokens look at the policy's tokens layer by layer; a readout of each head at them.
+
+        chunk ─ patches ─ transformer layers ─ M readouts
+                              │ keys and values of the tokens, once an observation
+
+    Args:
+        config: sizes.
+        tokens: T and D.
+        chunk: H and J.
+    """
+
+    def __init__(
+        self, config: CriticConfig, tokens: tuple[int, int], chunk: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        (executed, joints), width = chunk, config.hidden
+        self.patch = next(p for p in range(config.patch, 0, -1) if executed % p == 0)
+        self.summary = nn.Linear(tokens[0] * tokens[1], width)
+        self.inward = nn.Linear(self.patch * joints, width)
+        self.place = nn.Parameter(0.02 * torch.randn(executed // self.patch, width))
+        self.layers = nn.ModuleList(TransformerLayer(width, tokens[1]) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(width)
+        self.readouts = nn.Parameter(torch.randn(config.heads, width) / width**0.5)
+        self.read = CrossAttention(width, width)
+        self.mlp = nn.Sequential(nn.LayerNorm(width), feed_forward(width), nn.LayerNorm(width))
+
+    def forward(self, tokens: Tensor, chunk: Tensor) -> Tensor:
+        """Features (B, n, M, W) of (B, T, D) and (B, n, H, J)."""
+        condition = functional.silu(self.summary(tokens.flatten(1)))[:, None, None]
+        h = self.inward(chunk.unflatten(2, (-1, self.patch)).flatten(3)) + self.place
+        for layer in self.layers:
+            h = layer(h, condition, *layer.keys_values(tokens))  # type: ignore[operator]
+        count = h.shape[:2]
+        keys, values = self.read.keys_values(self.norm(h).flatten(0, 1))
+        asked = self.readouts.expand(count[0] * count[1], 1, -1, -1)
+        found = self.mlp(asked + self.read(asked, keys, values))[:, 0]
+        return found.unflatten(0, count)
+
+
+TRUNKS: Final[dict[str, Callable[..., nn.Module]]] = {
+    "mlp": MlpTrunk,
+    "transformer": TransformerTrunk,
+}
+
+
+def side_by_side(tokens: Tensor, chunk: Tensor) -> Tensor:
+    """Tokens (B, T, D) beside every chunk (B, n, H, J): (B, n, T D + H J)."""
+    flat = tokens.flatten(1)[:, None].expand(-1, chunk.shape[1], -1)
+    return torch.cat([flat, chunk.flatten(2)], -1)
 
 
 class _Prior(nn.Module):

@@ -99,7 +99,7 @@ class Known:
 
     def critic(self, **settings):
         torch.manual_seed(0)
-        config = CriticConfig(**{"hidden": 64, "depth": 1, "batch_size": 256, **settings})
+        config = CriticConfig(**{"hidden": 64, "depth": 1, **settings})
         critic = Critic(
             config, self.tokens_shape, [0.0], self.executed, self.reward.lowest, base="toy"
         )
