@@ -20,8 +20,8 @@ import numpy as np
 from torch import Tensor
 
 from robolearn.policies.base import Info, TrainablePolicy
-from robolearn.policies.configs import ActorConfig, AdvantageConfig
 from robolearn.policies.fitting import in_bf16, minimise
+from robolearn.policies.improver_configs import ActorConfig, AdvantageConfig
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:

@@ -30,10 +30,10 @@ from torch import Tensor
 
 from robolearn.policies.advantage import effective_share, weights_of
 from robolearn.policies.base import TrainablePolicy
-from robolearn.policies.configs import AloeConfig, CriticConfig
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
 from robolearn.policies.improver import Judgement, held_out, in_batches, rank_correlation
+from robolearn.policies.improver_configs import AloeConfig, CriticConfig
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from robolearn.policies.advantage import effective_share, weights_of
 from robolearn.policies.base import Normaliser, TrainablePolicy
-from robolearn.policies.configs import AwrConfig
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
 from robolearn.policies.improver import Judgement, held_out, in_batches, rank_correlation
+from robolearn.policies.improver_configs import AwrConfig
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:

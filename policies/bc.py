@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robolearn.policies.base import TrainablePolicy
-from robolearn.policies.configs import BcConfig
 from robolearn.policies.critic import Critic
 from robolearn.policies.improver import Judgement
+from robolearn.policies.improver_configs import BcConfig
 
 if TYPE_CHECKING:
     from robolearn.experience import Experience

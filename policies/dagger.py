@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from robolearn.policies.base import TrainablePolicy
-from robolearn.policies.configs import DaggerConfig
 from robolearn.policies.critic import Critic
 from robolearn.policies.improver import Judgement
+from robolearn.policies.improver_configs import DaggerConfig
 
 if TYPE_CHECKING:
     from robolearn.experience import Experience

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from robolearn.policies.advantage import effective_share, weights_of
 from robolearn.policies.aloe import fresh_critic, measured, value_of
 from robolearn.policies.base import TrainablePolicy
-from robolearn.policies.configs import IqlConfig
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
 from robolearn.policies.improver import Judgement, held_out, in_batches
+from robolearn.policies.improver_configs import IqlConfig
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import numpy as np
 
 from robolearn.policies.aloe import critic_of
 from robolearn.policies.base import TrainablePolicy
-from robolearn.policies.configs import QChunkingConfig
 from robolearn.policies.critic import Critic
 from robolearn.policies.improver import Judgement
+from robolearn.policies.improver_configs import QChunkingConfig
 
 if TYPE_CHECKING:
     from robolearn.experience import Experience

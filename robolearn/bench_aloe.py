@@ -30,7 +30,7 @@ from rich.table import Table
 from robolearn.config import check_same
 from robolearn.options import EvalConfig, Improve, ImproveConfig, RecordConfig, TrainConfig
 from robolearn.pairs import beside, pooled
-from robolearn.policies.configs import (
+from robolearn.policies.improver_configs import (
     AloeConfig,
     AwrConfig,
     BcConfig,

@@ -25,12 +25,12 @@ METHODS: Final = {
         "rnd": (*_FIT, "policies.configs:RndConfig"),
     },
     "improve": {
-        "aloe": (*_IMPROVE, "policies.configs:AloeConfig"),
-        "bc": (*_IMPROVE, "policies.configs:BcConfig"),
-        "dagger": (*_IMPROVE, "policies.configs:DaggerConfig"),
-        "awr": (*_IMPROVE, "policies.configs:AwrConfig"),
-        "iql": (*_IMPROVE, "policies.configs:IqlConfig"),
-        "q-chunking": (*_IMPROVE, "policies.configs:QChunkingConfig"),
+        "aloe": (*_IMPROVE, "policies.improver_configs:AloeConfig"),
+        "bc": (*_IMPROVE, "policies.improver_configs:BcConfig"),
+        "dagger": (*_IMPROVE, "policies.improver_configs:DaggerConfig"),
+        "awr": (*_IMPROVE, "policies.improver_configs:AwrConfig"),
+        "iql": (*_IMPROVE, "policies.improver_configs:IqlConfig"),
+        "q-chunking": (*_IMPROVE, "policies.improver_configs:QChunkingConfig"),
     },
 }
 NAMED_BY: Final = {"train": "policy", "improve": "algo"}

@@ -12,18 +12,20 @@ from tyro.conf import Positional
 
 from robolearn.contract import SAFE_ACCELERATION, SAFE_SPEED
 from robolearn.policies.configs import (
+    DiffusionConfig,
+    FlowConfig,
+    KnnConfig,
+    MahalanobisConfig,
+    RndConfig,
+    TacoConfig,
+)
+from robolearn.policies.improver_configs import (
     AloeConfig,
     AwrConfig,
     BcConfig,
     DaggerConfig,
-    DiffusionConfig,
-    FlowConfig,
     IqlConfig,
-    KnnConfig,
-    MahalanobisConfig,
     QChunkingConfig,
-    RndConfig,
-    TacoConfig,
 )
 from robolearn.units import Units
 

@@ -12,8 +12,8 @@ import torch
 
 from robolearn.experience import Samples
 from robolearn.policies.base import Context
-from robolearn.policies.configs import CriticConfig
 from robolearn.policies.critic import Critic
+from robolearn.policies.improver_configs import CriticConfig
 from robolearn.replay import Replay, Reward
 
 DONE, BROKEN = -1, -2

@@ -8,8 +8,12 @@ from chain import Chain, Grid, Known
 from robolearn.policies.advantage import effective_share, weights_of
 from robolearn.policies.aloe import auc, evaluate_policy, judged, measured
 from robolearn.policies.base import Chunks, Context
-from robolearn.policies.configs import AdvantageConfig, AloeConfig, CriticConfig
 from robolearn.policies.critic import Critic
+from robolearn.policies.improver_configs import (
+    AdvantageConfig,
+    AloeConfig,
+    CriticConfig,
+)
 from robolearn.replay import Replay, Reward
 
 NONE_HELD = np.zeros(400, bool)

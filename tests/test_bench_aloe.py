@@ -7,7 +7,7 @@ import pytest
 
 from robolearn import bench_aloe
 from robolearn.bench_aloe import BenchAloeConfig, Method
-from robolearn.policies.configs import (
+from robolearn.policies.improver_configs import (
     ActorConfig,
     AloeConfig,
     BcConfig,

@@ -21,7 +21,9 @@ from robolearn.policies.aloe import evaluate_policy
 from robolearn.policies.awr import fitted_value, value_at
 from robolearn.policies.base import as_tensors
 from robolearn.policies.bc import Bc
-from robolearn.policies.configs import (
+from robolearn.policies.dagger import Dagger
+from robolearn.policies.improver import rank_correlation
+from robolearn.policies.improver_configs import (
     ActorConfig,
     AloeConfig,
     AwrConfig,
@@ -31,8 +33,6 @@ from robolearn.policies.configs import (
     IqlConfig,
     QChunkingConfig,
 )
-from robolearn.policies.dagger import Dagger
-from robolearn.policies.improver import rank_correlation
 from robolearn.policies.iql import taught
 from robolearn.replay import Reward, replay_of
 from robolearn.train import train

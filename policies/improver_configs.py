@@ -1,0 +1,163 @@
+"""The settings of post-training methods; apart from the methods so that help needs no torch."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from robolearn.policies.configs import at_least_one
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """Sizes of a critic of chunks, and how it is taught."""
+
+    kind: ClassVar[str] = "critic"
+    heads: int = 4  # M
+    trunk: Literal["mlp", "transformer"] = "mlp"  # what the heads share
+    hidden: int = 256  # width
+    depth: int = 2  # layers of the trunk
+    patch: int = 4  # chunk steps in one token of the transformer, at most
+    prior: float = 0.05  # size of each head's frozen random network, in mean episodes
+    share: float = 0.8  # of the episodes that each head learns from
+    aggregation: Literal["min", "deviations", "quantile"] = "min"  # of the heads, to be cautious
+    pessimism: float = 1.0  # deviations below the mean; or the quantile
+    steps: int = 6000  # of each round
+    batch_size: int = 256  # fragments a step
+    learning_rate: float = 1e-3  # peak; warms up linearly, then falls to zero as a cosine
+    polyak: float = 0.005  # how much of the weights the target network takes over in a step
+    samples: int = 4  # of the policy at every observation
+    masked: bool = True  # whether nothing follows the end of a task; without: an ablation
+    backup: Literal["policy", "best"] = "policy"  # what follows: a chunk of the policy, or the best
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one and shares outside 0..1.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        at_least_one(self, "heads", "hidden", "depth", "patch", "steps", "batch_size", "samples")
+        for name in ("share", "polyak"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"critic {name} is {getattr(self, name)}; give more than 0, to 1")
+        if self.aggregation == "quantile" and not 0.0 <= self.pessimism <= 1.0:
+            raise ValueError(f"critic pessimism is {self.pessimism}; a quantile is from 0 to 1")
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """How a policy is taught what was weighed."""
+
+    steps: int = 1500  # of each round
+    batch_size: int = 128  # observations a step
+    learning_rate: float = 3e-4  # peak; warms up linearly, then falls to zero as a cosine
+    ema: float = 0.995  # decay of the averaged weights, which are the ones that act
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        at_least_one(self, "steps", "batch_size")
+
+
+@dataclass(frozen=True)
+class AdvantageConfig:
+    """How advantages become weights."""
+
+    effective: float = 0.45  # share of the data that the weights leave: chooses the temperature
+    clip: Literal["weight", "exponent"] = "weight"  # what is limited
+    limit: float = 20.0  # the largest weight; or of the exponent, up and down
+
+    def __post_init__(self) -> None:
+        """Refuses shares outside 0..1.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        if not 0.0 < self.effective < 1.0 or self.limit <= 0.0:
+            raise ValueError(
+                f"effective is {self.effective} and limit {self.limit}; give a share between 0 and "
+                "1, and a limit above 0"
+            )
+
+
+@dataclass(frozen=True)
+class AloeConfig:
+    """What defines ALOE."""
+
+    kind: ClassVar[str] = "aloe"
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+
+@dataclass(frozen=True)
+class BcConfig:
+    """What defines behaviour cloning of everything, or of what succeeded."""
+
+    kind: ClassVar[str] = "bc"
+    successes: bool = False  # only of episodes that succeeded: filtered behaviour cloning
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+
+@dataclass(frozen=True)
+class DaggerConfig:
+    """What defines imitation of demonstrations and corrections."""
+
+    kind: ClassVar[str] = "dagger"
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+
+@dataclass(frozen=True)
+class AwrConfig:
+    """What defines advantage-weighted regression."""
+
+    kind: ClassVar[str] = "awr"
+    bins: int = 101  # of the value's distribution
+    hidden: int = 256  # width
+    steps: int = 2000  # of each round
+    batch_size: int = 256  # observations a step
+    learning_rate: float = 1e-3  # peak; warms up linearly, then falls to zero as a cosine
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one, and a single bin.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        at_least_one(self, "hidden", "steps", "batch_size")
+        if self.bins < 2:
+            raise ValueError(f"policy bins is {self.bins}; a distribution needs at least 2")
+
+
+@dataclass(frozen=True)
+class QChunkingConfig:
+    """What defines Q-chunking."""
+
+    kind: ClassVar[str] = "q-chunking"
+    critic: CriticConfig = field(default_factory=lambda: CriticConfig(backup="best"))
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+
+@dataclass(frozen=True)
+class IqlConfig:
+    """What defines implicit Q-learning."""
+
+    kind: ClassVar[str] = "iql"
+    expectile: float = 0.7  # of what recorded actions are worth; one half is their mean
+    hidden: int = 256  # width of the state value
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+
+    def __post_init__(self) -> None:
+        """Refuses expectiles outside 0..1.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        at_least_one(self, "hidden")
+        if not 0.0 < self.expectile < 1.0:
+            raise ValueError(f"expectile is {self.expectile}; give a share between 0 and 1")
