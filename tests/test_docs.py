@@ -16,6 +16,7 @@ from PIL import Image
 from test_packaging import git_files
 
 from robolearn import cli, docs, taco_tables
+from robolearn.aloe_tables import aloe_table
 from robolearn.hardware.guardian import DIED
 from robolearn.hardware.safety_types import Fault
 from robolearn.taco_report import ABLATIONS, SCORERS
@@ -317,6 +318,18 @@ def test_taco_tables():
     text = table("taco-latency", {"taco": taco})
     assert "| 32 candidates | 12.3 ms | 12.3 ms |" in text
     assert "| 32 candidates, nothing shared | not measured yet | not measured yet |" in text
+
+
+def test_aloe_table():
+    base = {"success": 0.7, "success_low": 0.6, "success_high": 0.8, "per_hour": 300.4}
+    chosen = {**base, "success": 0.95, "gain_points": 25.0, "p_value": 1e-9, "critic_auc": 0.99}
+    cells = {"base": base, "aloe+critic": chosen}
+    head, first, second = aloe_table({"aloe": {"tasks": {"Sort": cells}, "mean": cells}})
+    assert head == ["", "Sort", "mean", "points", "p", "per hour", "AUC"]
+    assert first == ["`base`", "**70 %** (60 % to 80 %)", "70 %", "", "", "300", ""]
+    assert second[0] == "`aloe+critic`"
+    assert second[2:] == ["95 %", "+25.0", "1e-09", "300", "0.990"]
+    assert aloe_table({})[1][0] == "not measured yet"
 
 
 @pytest.mark.parametrize("name", list(taco_tables.TABLES))

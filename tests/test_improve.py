@@ -255,6 +255,16 @@ def test_cached_tokens_are_what_the_policy_sees(base):
     assert torch.equal(rebuilt["agent_pos"], batch["agent_pos"])
 
 
+def test_a_policy_that_looks_back_improves_too(base, tmp_path):
+    settings = replace(toy.TINY, history=2)
+    data = base.parent / "data"
+    train(replace(toy.train_config(data, tmp_path / "base"), policy=settings))
+    (row,) = Improvement(config(tmp_path / "base", tmp_path / "out", rounds=1)).run()
+    assert row["n"] == 5
+    better = checkpoint.load_policy(tmp_path / "out")
+    assert better.history == 2
+
+
 def test_two_datasets_are_gathered_in_any_order(base):
     policy = checkpoint.load_policy(base)
     data = base.parent / "data"

@@ -1,0 +1,30 @@
+"""The tables of post-training methods side by side, made of aloe.json; see `docs.py`."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, success
+
+
+def aloe_table(results: Results) -> Rows:
+    """Success of every method on every task, and what it gains over the base on the mean."""
+    aloe = results.get("aloe", {})
+    tasks: dict[str, Result] = aloe.get("tasks", {})
+    rows = [["", *tasks, "mean", "points", "p", "per hour", "AUC"]]
+    for name, mean in aloe.get("mean", {}).items():
+        cells = [success(task[name]) for task in tasks.values()]
+        rows.append([f"`{name}`", *cells, percent(mean["success"]), *_beside(name, mean)])
+    return rows if len(rows) > 1 else [*rows, [NOT_MEASURED] * len(rows[0])]
+
+
+def _beside(name: str, mean: dict[str, Any]) -> list[str]:
+    first = name == "base"
+    return [
+        "" if first else f"{mean['gain_points']:+.1f}",
+        "" if first else f"{mean['p_value']:.2g}",
+        f"{mean['per_hour']:.0f}",
+        f"{mean['critic_auc']:.3f}" if "critic_auc" in mean else "",
+    ]
+
+
+TABLES: Final[dict[str, Callable[[Results], Rows]]] = {"aloe": aloe_table}
