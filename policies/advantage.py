@@ -28,13 +28,19 @@ if TYPE_CHECKING:
     from robolearn.experience import Experience
 
 TEMPERATURES = 400  # that are tried
+LIMITINGS = 8
 
 
 def weights_of(advantage: np.ndarray, config: AdvantageConfig) -> np.ndarray:
     """Weights (N,) of mean 1 for advantages (N,).
 
     Limits can keep the weights from leaving so little; then they leave as little as they can.
+
+    Raises:
+        ValueError: an advantage that is not finite.
     """
+    if not np.isfinite(advantage).all():
+        raise ValueError("advantages are not finite: the critic diverged; lower its learning rate")
     centred = np.asarray(advantage, np.float64) - np.mean(advantage)
     spread = float(np.abs(centred).max())
     if spread < 1e-12:
@@ -45,15 +51,18 @@ def weights_of(advantage: np.ndarray, config: AdvantageConfig) -> np.ndarray:
         shares.append(effective_share(_limited(centred / temperature, config)))
         if shares[-1] <= config.effective:
             break
-    weights = _limited(centred / temperatures[int(np.argmin(shares))], config)
-    return weights / weights.mean()
+    return _limited(centred / temperatures[int(np.argmin(shares))], config)
 
 
 def _limited(exponent: np.ndarray, config: AdvantageConfig) -> np.ndarray:
+    """Weights of mean 1."""
     if config.clip == "exponent":
-        return np.exp(np.clip(exponent, -config.limit, config.limit))
+        weights = np.exp(np.clip(exponent, -config.limit, config.limit))
+        return weights / weights.mean()
     weights = np.exp(exponent - exponent.max())
-    return np.minimum(weights / weights.mean(), config.limit)
+    for _ in range(LIMITINGS):  # what is limited lowers the mean, which raises all others
+        weights = np.minimum(weights / weights.mean(), config.limit)
+    return weights / weights.mean()
 
 
 def effective_share(weights: np.ndarray) -> float:

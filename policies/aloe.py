@@ -75,23 +75,28 @@ def critic_of(
         seed: of all draws.
     """
     samples = experience.samples(policy, config.samples, seed)
-    critic = before or fresh_critic(config, policy, experience, seed)
     held = held_out(len(experience.replay.lengths))
+    critic = before or fresh_critic(config, policy, experience, held, seed)
     loss = evaluate_policy(critic, experience, samples, held, seed)
     return critic, samples, {"critic_loss": loss, **measured(critic, experience, samples, held)}
 
 
 def fresh_critic(
-    config: CriticConfig, policy: TrainablePolicy, experience: "Experience", seed: int
+    config: CriticConfig,
+    policy: TrainablePolicy,
+    experience: "Experience",
+    held: np.ndarray,
+    seed: int,
 ) -> Critic:
-    """A critic of this policy's chunks, with the statistics of the experience."""
+    """A critic of this policy's chunks, with the statistics of episodes not held out (E,)."""
     replay = experience.replay
     torch.manual_seed(seed)  # the initial weights
     critic = Critic.for_policy(
         config, policy, experience.tokens_shape, replay.executed, replay.reward.lowest
     ).to(experience.device)
     rng = stream(seed, "statistics")
-    some = rng.choice(replay.starts, min(len(replay.starts), STATISTICS), replace=False)
+    starts = replay.starts_of(~held)
+    some = rng.choice(starts, min(len(starts), STATISTICS), replace=False)
     context = experience.context(some)
     chunks = torch.from_numpy(replay.fragments(some).action).to(experience.device)
     critic.fit(context.tokens, critic.seen_from_here(chunks[:, None], context.agent_pos)[:, 0])
@@ -115,8 +120,8 @@ def evaluate_policy(
         seed: of the draws.
     """
     c, replay = critic.config, experience.replay
-    starts = replay.starts[~held[replay.episode[replay.starts]]]
-    shares = _shares(len(held), c, experience.device)
+    starts = replay.starts_of(~held)
+    shares = shares_of(len(held), c, experience.device)
     slow = copy.deepcopy(critic).eval().requires_grad_(requires_grad=False)
 
     def loss(step: int) -> Tensor:
@@ -133,7 +138,7 @@ def evaluate_policy(
     ]
 
 
-def _shares(episodes: int, config: CriticConfig, device: torch.device) -> Tensor:
+def shares_of(episodes: int, config: CriticConfig, device: torch.device) -> Tensor:
     """Which head learns from which episode, 0 or 1 (M, E); an episode's lot never changes."""
     drawn = stream(0, "heads").random((episodes, config.heads)) < config.share
     return torch.from_numpy(drawn.T.astype(np.float32)).to(device)
@@ -162,8 +167,7 @@ def _values_and_target(
         ahead = slow(context, torch.from_numpy(chunks).to(device)).mean(0).amax(-1)
         target = torch.from_numpy(fragments.total).to(device)
         target = target + torch.from_numpy(discount).to(device) * ahead
-        if critic.config.masked:
-            target = target.clamp(critic.lowest, 0.0)
+        target = target.clamp(critic.lowest, 0.0)
     return value_of(critic, experience, samples, frames), target
 
 
@@ -203,25 +207,31 @@ def measured(
 ) -> dict[str, Any]:
     """How good the critic is on episodes that it never saw.
 
-    `auc`: how often the mean value of a success is above that of a failure; `rank`: the rank
-    correlation of values and returns; `bias` and `error`: mean difference to the returns, and its
-    mean size. Returns are of whoever acted, so a better policy has a bias upwards.
+    Of episodes that the policy or its predecessors made: demonstrations are no failures. `auc`: how
+    often the mean value of a success is above that of a failure; `rank`: the rank correlation of
+    values and returns; `bias` and `error`: mean difference to the returns, and its mean size.
+    Returns are of whoever acted, so a better policy has a bias upwards.
+
+    Args:
+        critic: what is measured.
+        experience: holds the episodes.
+        samples: complete chunks that ended the task.
+        held: bool (E,), those that the critic did not learn from.
     """
     replay = experience.replay
-    starts = replay.starts[held[replay.episode[replay.starts]]]
+    unseen = held & (np.arange(len(held)) >= experience.demonstrations)
+    starts = replay.starts_of(unseen)
     if not len(starts):
         return {}
     critic.eval()
-    values = [
-        value_of(critic, experience, samples, frames).mean(0) for frames in in_batches(starts)
-    ]
+    parts = in_batches(starts)
+    values = [value_of(critic, experience, samples, frames).mean(0) for frames in parts]
     value, returns = torch.cat(values).cpu().numpy(), replay.returns()[starts]
-    episode = replay.episode[starts]
-    mean = np.bincount(episode, value, len(held))[held] / np.bincount(episode, minlength=len(held))[
-        held
-    ].clip(1)
+    count = np.bincount(replay.episode[starts], minlength=len(held))
+    known = count > 0  # an episode may be too short for a fragment
+    mean = np.bincount(replay.episode[starts], value, len(held))[known] / count[known]
     return {
-        "critic_auc": auc(mean, replay.success[held]),
+        "critic_auc": auc(mean, replay.success[known]),
         "critic_rank": rank_correlation(value, returns),
         "critic_bias": float(np.mean(value - returns)),
         "critic_error": float(np.mean(np.abs(value - returns))),
@@ -230,13 +240,13 @@ def measured(
 
 
 def calibration(value: np.ndarray, returns: np.ndarray) -> list[list[float]]:
-    """Mean value and mean return of each tenth of the fragments, from the lowest values up."""
+    """Mean value and mean return of each tenth of N fragments (N,), from the lowest values up."""
     tenths = np.array_split(np.argsort(value), min(10, len(value)))
     return [[float(value[some].mean()), float(returns[some].mean())] for some in tenths]
 
 
 def auc(score: np.ndarray, positive: np.ndarray) -> float | None:
-    """How often a positive one scores above a negative one; None where there are not both."""
+    """How often a positive one of N scores (N,) is above a negative one; None without both."""
     count = int(positive.sum())
     if count in (0, len(positive)):
         return None

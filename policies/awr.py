@@ -98,7 +98,7 @@ def fitted_value(
     replay = experience.replay
     torch.manual_seed(seed)  # the initial weights
     value = Value(config, experience.tokens_shape, replay.reward.lowest).to(experience.device)
-    starts = replay.starts[~held[replay.episode[replay.starts]]]
+    starts = replay.starts_of(~held)
     value.tokens.fit(experience.tokens(starts[:: 1 + len(starts) // 20_000]).cpu().numpy())
 
     def loss(step: int) -> Tensor:

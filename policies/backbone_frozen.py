@@ -47,6 +47,11 @@ class FrozenBackbone(Backbone):
         """Maps (N, g, g, C) of uint8 pictures (N, h, w, 3)."""
 
     @property
+    def map_name(self) -> str:
+        """Differs whenever maps of the same pictures would."""
+        return self.eye.fingerprint[:16]
+
+    @property
     def looks_alike(self) -> bool:
         """Whether a picture always has the same map."""
         return not self.eye.learns
@@ -70,7 +75,7 @@ class FrozenBackbone(Backbone):
         """What the dataset may keep; see `Backbone`."""
         if not self.looks_alike:
             return None
-        return PictureFeatures(self.eye.fingerprint[:16], self.eye.module.shape, self._kept)
+        return PictureFeatures(self.map_name, self.eye.module.shape, self._kept)
 
     def _kept(self, pixels: np.ndarray) -> np.ndarray:
         device = next(self.parameters()).device

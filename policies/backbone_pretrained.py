@@ -72,6 +72,7 @@ class PatchModel(nn.Module):
         for name, plain in (("mean", 0.0), ("std", 1.0)):
             colours = getattr(processor, f"image_{name}") if processor.do_normalize else [plain] * 3
             self.register_buffer(name, torch.tensor(colours).view(3, 1, 1))
+        self.register_buffer("size", torch.tensor(self._size))  # part of what it is
         with torch.no_grad():
             self.shape = tuple(self(torch.zeros(1, 8, 8, 3, dtype=torch.uint8)).shape[1:])
 
@@ -86,6 +87,8 @@ class PatchModel(nn.Module):
         """(N, C, rows, columns) of that, or of tokens (N, T, C), of which the last are patches."""
         if hidden.ndim == 4:
             return hidden
+        if not self._patch:
+            raise ValueError("its features are no map, since it has no patches")
         rows, columns = (side // self._patch for side in self._size)
         if hidden.shape[1] < rows * columns:
             raise ValueError(

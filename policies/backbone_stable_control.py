@@ -44,6 +44,11 @@ class StableControlBackbone(FrozenBackbone):
         return {"vision": self.eye, "language": self._text}
 
     @property
+    def map_name(self) -> str:
+        """See `FrozenBackbone`; the U-Net hears the empty prompt."""
+        return self.eye.fingerprint[:16] + self._text.fingerprint[:16]
+
+    @property
     def looks_alike(self) -> bool:
         """See `FrozenBackbone`; what the U-Net hears changes what it sees."""
         return not self.config.prompt
@@ -75,6 +80,7 @@ class DiffusionFeatures(nn.Module):
         vae.decoder, unet.up_blocks = None, nn.ModuleList()
         unet.conv_norm_out, unet.conv_out = None, nn.Identity()
         self.vae, self.unet, self._scheduler, self._config = vae, unet, scheduler, config
+        self.register_buffer("signal", scheduler.alphas_cumprod.clone())  # part of what it is
         self._felt: list[Tensor] = []
         blocks = [f"down_blocks.{k}" for k in range(len(unet.down_blocks))]
         for name in config.layers:

@@ -31,5 +31,4 @@ class Dagger:
         corrected = replay.fragments(replay.starts).intervention[:, 0]
         shown = replay.episode[replay.starts] < experience.demonstrations
         weights = (corrected | shown).astype(np.float64)
-        figures = {"kept": float(weights.mean()), "corrected": float(corrected.mean())}
-        return Judgement(weights / weights.mean(), figures)
+        return Judgement(weights / weights.mean(), {"kept": float(weights.mean())})

@@ -38,8 +38,10 @@ class CriticConfig:
         for name in ("share", "polyak"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"critic {name} is {getattr(self, name)}; give more than 0, to 1")
-        if self.aggregation == "quantile" and not 0.0 <= self.pessimism <= 1.0:
-            raise ValueError(f"critic pessimism is {self.pessimism}; a quantile is from 0 to 1")
+        if self.aggregation == "quantile" and not 0.0 <= self.pessimism < 0.5:
+            raise ValueError(
+                f"critic pessimism is {self.pessimism}; a cautious quantile is from 0 to below 0.5"
+            )
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class QChunkingConfig:
     """What defines Q-chunking."""
 
     kind: ClassVar[str] = "q-chunking"
-    critic: CriticConfig = field(default_factory=lambda: CriticConfig(backup="best"))
+    critic: CriticConfig = field(default_factory=lambda: CriticConfig(backup="best", samples=16))
     actor: ActorConfig = field(default_factory=ActorConfig)
 
 

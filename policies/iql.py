@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.policies.advantage import effective_share, weights_of
-from robolearn.policies.aloe import fresh_critic, measured, value_of
+from robolearn.policies.aloe import fresh_critic, measured, shares_of, value_of
 from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
@@ -40,8 +40,8 @@ class Iql:
         """See `Improver`; the state value is learned anew in every round."""
         config = self.config
         samples = experience.samples(policy, 1, seed)  # complete chunks that ended the task
-        critic = before or fresh_critic(config.critic, policy, experience, seed)
         held = held_out(len(experience.replay.lengths))
+        critic = before or fresh_critic(config.critic, policy, experience, held, seed)
         both = taught(config, critic, experience, samples, held, seed)
         advantage = both.advantage(experience, samples)
         weights = weights_of(advantage, config.advantage)
@@ -84,12 +84,22 @@ def taught(
     held: np.ndarray,
     seed: int,
 ) -> Both:
-    """The critic, taught in place, and a value of states that was taught with it."""
+    """The critic, taught in place, and a value of states that was taught with it.
+
+    Args:
+        config: of the method.
+        critic: learns in place.
+        experience: what both learn from.
+        samples: complete chunks that ended the task.
+        held: bool (E,), episodes that neither must see.
+        seed: of the draws.
+    """
     c, replay = critic.config, experience.replay
     torch.manual_seed(seed)  # the initial weights of the value
     both = Both(critic, config.hidden).to(experience.device)
     slow = copy.deepcopy(both).eval().requires_grad_(requires_grad=False)
-    starts = replay.starts[~held[replay.episode[replay.starts]]]
+    starts = replay.starts_of(~held)
+    shares = shares_of(len(held), c, experience.device)
 
     def loss(step: int) -> Tensor:
         frames = stream(seed, f"iql {step}").choice(starts, c.batch_size)
@@ -105,7 +115,9 @@ def taught(
         error = known - both.value(experience.tokens(frames))
         share = torch.where(error < 0, 1.0 - config.expectile, config.expectile)
         q = value_of(critic, experience, samples, frames)
-        return (q - target).square().mean() + (share * error.square()).mean()
+        learns = shares[:, torch.from_numpy(replay.episode[frames]).to(experience.device)]
+        of_q = ((q - target).square() * learns).sum() / learns.sum().clamp_min(1.0)
+        return of_q + (share * error.square()).mean()
 
     rate = c.learning_rate
     minimise(both, loss, steps=c.steps, learning_rate=rate, follower=slow, pace=c.polyak)

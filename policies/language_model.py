@@ -3,8 +3,10 @@
 Few instructions are heard often, so what a frozen model makes of one is kept in memory.
 """
 
+import json
 from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any, Final
 
 import numpy as np
@@ -42,6 +44,9 @@ class TextModel(nn.Module):
         red, blue = (tokenizer(f"the {colour} one")["input_ids"] for colour in ("red", "blue"))
         if red == blue:
             raise ValueError("its tokenizer knows no words; put its files there, too")
+        known = json.dumps(sorted(tokenizer.get_vocab().items())).encode()
+        digest = torch.tensor(list(sha256(known).digest()), dtype=torch.uint8)
+        self.register_buffer("vocabulary", digest)  # part of what it is
         self.width = self(["red"])[0].shape[1]
 
     def forward(self, texts: Sequence[str]) -> list[Tensor]:

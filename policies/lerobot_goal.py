@@ -6,6 +6,7 @@ their own preprocessor reads it: the numbers (see `Phrases.encoded`) are appende
 policy, by the name of its class.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -55,11 +56,15 @@ class GoalStep(ProcessorStep):
         observation: dict[str, Any] = dict(transition[TransitionKey.OBSERVATION] or {})
         texts = (transition[TransitionKey.COMPLEMENTARY_DATA] or {})["task"]
         state = observation[OBS_STATE]
-        goal = torch.tensor([self.phrases.encoded(text) for text in texts]).to(state)
+        goal = torch.tensor([self._numbers(text) for text in texts]).to(state)
         if state.ndim == 3:
             goal = goal[:, None].expand(-1, state.shape[1], -1)
         observation[OBS_STATE] = torch.cat([state, goal], -1)
         return {**transition, TransitionKey.OBSERVATION: observation}
+
+    def _numbers(self, text: str) -> Sequence[float]:
+        """The goal of an instruction; zeros where nothing is asked for."""
+        return self.phrases.encoded(text) if text else [0.0] * self.size
 
     def get_config(self) -> dict[str, Any]:
         """What LeRobot saves of it."""

@@ -2,8 +2,8 @@
 
     y = sum_{k<n} gamma^k r_k + gamma^n (1 - terminated) max_{a' of N samples} mean_m Q'_m(s', a')
 
-The critic values choosing the best of N, which is what is done at run time; the policy itself goes
-on imitating everything. ALOE evaluates the policy as it is, and improves it.
+The critic values choosing the best of N, as is done at run time; the policy itself goes on
+imitating everything. ALOE evaluates the policy as it is, and improves it.
 """
 
 from typing import TYPE_CHECKING

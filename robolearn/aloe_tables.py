@@ -14,7 +14,7 @@ def aloe_table(results: Results) -> Rows:
     for name, mean in aloe.get("mean", {}).items():
         cells = [success(task[name]) for task in tasks.values()]
         rows.append([f"`{name}`", *cells, percent(mean["success"]), *_beside(name, mean)])
-    return rows if len(rows) > 1 else [*rows, [NOT_MEASURED] * len(rows[0])]
+    return rows if len(rows) > 1 else [*rows, [NOT_MEASURED, *[""] * (len(rows[0]) - 1)]]
 
 
 def _beside(name: str, mean: dict[str, Any]) -> list[str]:

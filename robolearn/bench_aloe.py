@@ -1,8 +1,10 @@
-"""`robolearn bench-aloe`: post-training methods side by side, at equal numbers of interactions.
+"""`robolearn bench-aloe`: post-training methods side by side, at equal numbers of episodes.
 
 For every task and seed a base policy is trained on few demonstrations. Every method then begins
-with it, has the same rounds of the same number of episodes, the same number of learning steps, and
-goes the same way (`robolearn improve`); what it makes of them differs.
+with it, has the same rounds of the same number of episodes, teaches the policy for as many steps,
+and goes the same way (`robolearn improve`). In the first round all of them see the same episodes,
+but for those that are corrected. p-values take episodes of all training seeds for independent,
+which those on the same evaluation seed are not quite; `by_seed` shows how far the seeds differ.
 
 | method | what is imitated | chooses at run time |
 |---|---|---|
@@ -19,6 +21,7 @@ All are evaluated on the same seeds as the base, by the policy alone and with th
 one, so that pairs are compared. What was done stays in `out`, and a run that was cut off goes on.
 """
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -60,7 +63,7 @@ METHODS: Final = {
     "q-chunking": Method(QChunkingConfig()),
     "aloe": Method(AloeConfig()),
     "aloe-corrected": Method(AloeConfig(), correct=True),
-    "aloe-one-head": Method(AloeConfig(CriticConfig(heads=1))),
+    "aloe-one-head": Method(AloeConfig(CriticConfig(heads=1, share=1.0))),
     "aloe-no-mask": Method(AloeConfig(CriticConfig(masked=False))),
     "aloe-no-prior": Method(AloeConfig(CriticConfig(prior=0.0))),
     "aloe-deviations": Method(AloeConfig(CriticConfig(aggregation="deviations"))),
@@ -207,7 +210,8 @@ def _pace(result: Result) -> Row:
     from robolearn.registry import make_env
 
     steps = sum(episode["length"] for episode in result["episodes"])
-    hours = steps / make_env(result["env_id"], obs_type="state").metadata["render_fps"] / 3600.0
+    with closing(make_env(result["env_id"], obs_type="state")) as env:
+        hours = steps / env.metadata["render_fps"] / 3600.0
     return {"per_hour": result["successes"] / hours}
 
 
@@ -219,10 +223,19 @@ def _over_seeds(outcomes: dict[str, list[Row]]) -> Row:
             "n": len(base),
             "by_seed": [float(np.mean(one["success"])) for one in found],
             **beside(_all(found), base),
+            **_against_aloe(found, outcomes),
             **{key: float(np.mean([one[key] for one in found])) for key in _numbers(found)},
         }
         for name, found in outcomes.items()
     }
+
+
+def _against_aloe(found: list[Row], outcomes: dict[str, list[Row]]) -> Row:
+    """Points that ALOE's policy has more than this one, and the p-value of their pairs."""
+    if "aloe" not in outcomes:
+        return {}
+    pairs = beside(_all(outcomes["aloe"]), _all(found))
+    return {"aloe_points": pairs["gain_points"], "aloe_p_value": pairs["p_value"]}
 
 
 def _all(found: list[Row]) -> list[bool]:
@@ -231,7 +244,7 @@ def _all(found: list[Row]) -> list[bool]:
 
 def _numbers(found: list[Row]) -> list[str]:
     """What all seeds have beside success."""
-    return [k for k in found[0] if k != "success" and all(one[k] is not None for one in found)]
+    return [k for k in found[0] if k != "success" and all(one.get(k) is not None for one in found)]
 
 
 def _over_tasks(rows: list[Row]) -> Row:

@@ -149,8 +149,8 @@ def _check(config: BenchTacoConfig) -> None:
             raise ValueError(f"--{option} is {getattr(config, option)}; give it at least 1")
     if not config.sorts:
         raise ValueError("--sorts is empty; give structured, scatter or both")
-    if min(config.candidates, default=2) < 2:
-        raise ValueError("--candidates must all be 2 or more; one is measured anyway")
+    if min((config.compared, *config.candidates)) < 2:
+        raise ValueError("--candidates and --compared must be 2 or more; one is measured anyway")
 
 
 def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:

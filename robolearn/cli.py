@@ -146,6 +146,8 @@ def _run(command: str, arguments: list[str]) -> int:
             chosen = {"default": default, "config": (tyro.conf.AvoidSubcommands,)}
             prog = f"{prog} --{option} {method}"
             text = f"{text}: {', '.join(methods)}"
+            for part in (f.name for f in fields(settings) if f.name in PARTS):
+                text = f"{text}; --{option}.{part} {' | '.join(PARTS[part])}"
         config = tyro.cli(
             _load(config_name),
             args=arguments,

@@ -11,8 +11,9 @@ from robolearn.hardware.intervention import Intervention
 from robolearn.hardware.teleop import TeleopSample
 from robolearn.seeding import stream
 
-STUCK: Final = 2.0  # s without progress
+STUCK: Final = 0.45  # of the time limit without progress; experts wait for up to 0.44 of it
 PROGRESS: Final = 0.02  # less is none
+LIMIT: Final = 400  # steps, of a task without a time limit
 
 
 class Corrector:
@@ -22,7 +23,7 @@ class Corrector:
 
     Args:
         task: the simulated task, perhaps wrapped.
-        stuck: seconds without progress until it takes over.
+        stuck: share of the time limit without progress until it takes over.
     """
 
     def __init__(self, task: gymnasium.Env, stuck: float = STUCK) -> None:
@@ -33,7 +34,8 @@ class Corrector:
                 f"{task.spec.id if task.spec else task} has no scripted expert, so nobody can "
                 "correct it; leave out --correct"
             )
-        self._patience = round(stuck * unwrapped.arm.control_hz)
+        limit = task.spec.max_episode_steps if task.spec else None
+        self._patience = round(stuck * (limit or LIMIT))
         self._begin()
 
     def _begin(self) -> None:
@@ -48,8 +50,9 @@ class Corrector:
             self._begin()
         self._time = task.data.time
         progress = float(task.evaluate(task.state, task.goal[None])[1][0])
-        self._since = 0 if progress > self._best + PROGRESS else self._since + 1
-        self._best = max(self._best, progress)
+        self._since += 1
+        if progress > self._best + PROGRESS:
+            self._best, self._since = progress, 0
         if self._script is None and self._since >= self._patience:
             self._script = task.expert(stream(task.episode_seed, "corrector"))
         target = None if self._script is None else next(self._script)

@@ -138,12 +138,12 @@ def default_folder(config: EvalConfig) -> Path:
     chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
     chooser += ["fixed-noise"] * config.fixed_noise
     shuffled = ["shuffled"] * config.shuffle_instructions
-    shuffled += [re.sub(r"\W+", "-", config.instruction)] if config.instruction else []
+    asked = [re.sub(r"\W+", "-", config.instruction)] if config.instruction else []
     executed = [f"lead{config.lead}"] if config.lead else []
     executed += [f"delay{config.delay}"] if config.delay else []
     executed += ["unguided"] if config.delay and not config.guided else []
     executed += [] if config.ensemble is None else [f"ensemble{config.ensemble:g}"]
-    name = "-".join(["eval", *shuffled, *chooser, *executed, *named, *varied])
+    name = "-".join(["eval", *shuffled, *asked, *chooser, *executed, *named, *varied])
     return source.run / name
 
 
@@ -233,7 +233,8 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "renderer": gl_renderer(),
         "config_hash": config_hash(config),
         "instructions": "shuffled" if config.shuffle_instructions else "matched",
-        "held_out_instructions": config.paraphrases == "held_out",
+        "instruction": config.instruction,
+        "held_out_instructions": config.paraphrases == "held_out" and not config.instruction,
         "split": config.split,
         "variations": config.variations,
         "grades": {

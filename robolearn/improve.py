@@ -31,7 +31,7 @@ from rich.table import Table
 
 from robolearn import checkpoint
 from robolearn.agent import open_agent
-from robolearn.config import check_same, load_config
+from robolearn.config import ConfigError, check_same, load_config
 from robolearn.corrector import corrected
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import EpisodeWriter
@@ -80,19 +80,35 @@ class Improvement:
         source = source_of(str(base))
         config = replace(config, base=base, env=config.env or source.env)
         if config.data is None:
-            config = replace(config, data=load_config(TrainConfig, checkpoint.run_of(base)).data)
+            config = replace(config, data=_demonstrations_of(checkpoint.run_of(base)))
         if not config.env:
             raise ValueError(f"{base} does not say what it was trained on; give --env ID")
         self.config, self.source = config, source
         self.method: Improver = IMPROVERS[config.algo.kind]()(config.algo)
         check_writable(config.out)
-        check_same(config, config.out, SETTINGS, FREE)
         assert config.data is not None
         self.given = [EpisodeDataset(folder) for folder in (config.data, *config.also)]
         lengths = self.given[0].episodes.length[self.given[0].episodes.success]
         if not len(lengths):
             raise ValueError(f"{config.data} holds no episode that succeeded; give --data FOLDER")
         self.reward = Reward(float(lengths.mean()), config.patience)
+        self._check_policy()
+        check_same(config, config.out, SETTINGS, FREE)  # last: a mistake leaves nothing behind
+
+    def _check_policy(self) -> None:
+        """Refuses recordings that the base cannot look at, and more judged steps than it proposes.
+
+        Raises:
+            ValueError: either.
+        """
+        policy, config = checkpoint.load_policy(self.config.base), self.config
+        for dataset in self.given:
+            policy.check_dataset(dataset)
+        if max(config.judged, config.replan_every) > policy.horizon:
+            raise ValueError(
+                f"--judged is {config.judged} and --replan-every {config.replan_every}; a chunk of "
+                f"this policy has {policy.horizon} steps"
+            )
 
     def run(self) -> list[Row]:
         """Runs what is missing and returns the table of rounds, one row each."""
@@ -204,6 +220,24 @@ class Improvement:
         }
 
 
+def _demonstrations_of(run: Path) -> Path:
+    """What a run was trained on, or improved with.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    try:
+        if (run / SETTINGS).exists():
+            found = load_config(ImproveConfig, run, SETTINGS, base=run, out=run).data
+            assert found is not None  # it was noted
+            return found
+        return load_config(TrainConfig, run).data
+    except ConfigError as error:
+        raise ValueError(
+            f"{run} does not say what it was trained on; give --data FOLDER"
+        ) from error
+
+
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     """Adds the seconds that something takes."""
@@ -244,7 +278,7 @@ def improve(config: ImproveConfig) -> Row:
         result = evaluated(settings)
         kept = ("n", "success", "success_low", "success_high", "latency_ms")
         figures[name] = {key: result[key] for key in kept}  # type: ignore[literal-required]
-    save_result(config.out, "result", config, figures)
+    save_result(config.out, "result", run.config, figures)
     write_improve_report(config.out / "result.json", config.out / PAGE)
     return figures
 

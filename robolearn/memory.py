@@ -8,7 +8,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, takewhile
 from typing import Final
 
 import psutil
@@ -31,16 +31,17 @@ def check_candidates(decide: Callable[[int], object], candidates: int) -> None:
     if _fits(decide, candidates):
         return
     most = 0
-    for trial in (2**k for k in count()):
+    for trial in takewhile(candidates.__gt__, (2**k for k in count())):
         begin = time.perf_counter()
         if not _fits(decide, trial):
             break
         most = trial
         if time.perf_counter() - begin > PATIENCE:
             break
+    fit = f"{most} fit" if most else "not even one fits"
     raise ValueError(
         f"candidates is {candidates}, and a decision among so many needs more memory than is left "
-        f"here; {most} fit"
+        f"here; {fit}"
     )
 
 

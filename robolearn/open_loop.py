@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from robolearn.dataset import EpisodeDataset
-from robolearn.policies.base import Policy, as_tensors, stacked
+from robolearn.policies.base import Policy, as_tensors
 from robolearn.seeding import stream
 from robolearn.windows import OBSERVATIONS
 
@@ -32,19 +32,17 @@ def open_loop_error(
         "open_loop_error", the mean distance from the demonstrated actions, rad, and
         "standing_still_error", that of the arm's present position.
     """
-    windows = EpisodeDataset(data).windows(steps, cameras=tuple(policy.cameras))
-    rng = stream(seed, "open loop")
-    # The frames before the first `history` have no past of their own.
-    shown = rng.integers(policy.history - 1, len(windows), frames)
-    seen = [windows.get(shown - back) for back in reversed(range(policy.history))]
-    now = seen[-1]
-    whole = np.all([window["episode"] == now["episode"] for window in seen], axis=0)
+    dataset, rng = EpisodeDataset(data), stream(seed, "open loop")
+    windows = dataset.windows(steps, tuple(policy.cameras), history=policy.history)
+    shown = windows.get(rng.integers(len(windows), size=frames))
     errors, still = [], []
-    for row in np.flatnonzero(whole):
-        actions = now["action"][row][now["mask"][row]]
-        chunk = _chunk(policy, seen, row, stream(seed, f"open loop {row}"))
+    for row in range(frames):
+        actions = shown["action"][row][shown["mask"][row]]
+        chunk = _chunk(policy, shown, row, stream(seed, f"open loop {row}"))
+        position = shown["agent_pos"][row]
+        now = position[-1] if policy.history > 1 else position
         errors.append(np.abs(chunk[: len(actions)] - actions).mean())
-        still.append(np.abs(now["agent_pos"][row] - actions).mean())
+        still.append(np.abs(now - actions).mean())
     return {
         "open_loop_error": float(np.mean(errors)),
         "standing_still_error": float(np.mean(still)),
@@ -53,18 +51,16 @@ def open_loop_error(
 
 @torch.inference_mode()
 def _chunk(
-    policy: Policy, seen: list[dict[str, Any]], row: int, noise: np.random.Generator
+    policy: Policy, shown: dict[str, Any], row: int, noise: np.random.Generator
 ) -> np.ndarray:
-    """What the policy proposes, (H, J), for one row of what it sees."""
-    past = [_row(window, row) for window in seen]
-    observation = stacked(past, axis=1) if policy.history > 1 else past[0]
-    text = seen[-1]["instruction"][row]
-    context = policy.encode(as_tensors(observation, policy.device), [text])
+    """What the policy proposes, (H, J), for one row of what it is shown."""
+    observation = as_tensors(_row(shown, row), policy.device)
+    context = policy.encode(observation, [shown["instruction"][row]])
     return policy.sample(context, 1, [noise]).actions[0, 0].cpu().numpy()
 
 
 def _row(window: dict[str, Any], row: int) -> dict[str, Any]:
-    """One observation (1, ...) of a window."""
+    """One observation (1, ...) of windows."""
     known = {name: window[name][row : row + 1] for name in OBSERVATIONS if name in window}
     pictures = {name: x[row : row + 1] for name, x in window["pixels"].items()}
     return {**known, "pixels": pictures}

@@ -33,6 +33,7 @@ from robolearn.units import Units
 # limiter, bus and servos (`docs/arm.md` has the figures).
 ARM_LEAD: Final = 2
 TOKEN: Final = "ROBOLEARN_TOKEN"  # variable of the secret that a server and its clients share
+COLLECTED: Final = 3_000_000  # the first seed for what a policy experiences
 Preset = Literal["demo", "long", "tiny"]
 
 
@@ -228,7 +229,7 @@ class ImproveConfig:
     evaluate: int = 200  # episodes of each evaluation after the last round
     videos: int = 4  # episodes of each that are filmed
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
-    seed: int = 3_000_000  # of the first episode; evaluation begins at seed 0
+    seed: int = COLLECTED  # of the first episode; lower seeds are for evaluation and demonstrations
     workers: int = 2  # processes
     device: str = "cpu"
 
@@ -242,6 +243,11 @@ class ImproveConfig:
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} is {getattr(self, name)}; give it 1 or more")
+        if self.seed < COLLECTED:
+            raise ValueError(
+                f"--seed is {self.seed}; seeds below {COLLECTED} belong to evaluations and "
+                "demonstrations"
+            )
         if self.judged < 0 or (self.judged or self.replan_every) % self.stride:
             raise ValueError(
                 f"--judged is {self.judged}, --replan-every {self.replan_every} and --stride "

@@ -79,7 +79,9 @@ def _check_same_task(config: RecordConfig) -> None:
         before, now = old.robot or old.env, config.robot or config.env
         if before != now:
             raise ValueError(f"{config.out} holds {before}, not {now}; take another --out")
-        for name in ("split", "variations", "instruction"):
+        # A human may be asked for one thing after another.
+        asked = () if config.robot or config.teleop != "none" else ("instruction",)
+        for name in ("split", "variations", *asked):
             before, now = getattr(old, name), getattr(config, name)
             if before != now:
                 raise ValueError(

@@ -76,7 +76,8 @@ class Fragments:
         reward: float32 (B, H), after each of them; 0 beyond the end.
         total: float32 (B,), their discounted sum.
         discount: float32 (B,), of the value of what follows; 0 where the task has ended.
-        following: int64 (B,), the frame of the observation that follows, if any does.
+        following: int64 (B,), the frame of the observation that follows; at an end, the last one
+            that is looked at.
         terminated: bool (B,), whether the task has ended.
         intervention: bool (B, H), the steps that a human or a corrector meant.
     """
@@ -133,10 +134,15 @@ class Replay:
         self._rewards = reward.of(columns["success"], columns["terminated"])
         age = np.arange(len(self.episode)) - (self.ends - lengths)[self.episode]
         self.frames = np.flatnonzero(age % stride == 0)
+        self._last_seen = self.ends - 1 - (lengths - 1) % stride
         self._finished = columns["terminated"][self.ends - 1]
         # The last observation is of the last frame; what followed it is known only of an end.
         last = np.where(self._finished, self.ends - 1, self.ends - 1 - executed)
         self.starts = self.frames[self.frames <= last[self.episode[self.frames]]]
+
+    def starts_of(self, episodes: np.ndarray) -> np.ndarray:
+        """Those of `starts` (N,) that lie in chosen episodes, bool (E,)."""
+        return self.starts[episodes[self.episode[self.starts]]]
 
     def fragments(self, frames: np.ndarray) -> Fragments:
         """The fragments that begin at these frames (B,), which are among `starts`."""
@@ -155,7 +161,7 @@ class Replay:
             reward=reward,
             total=reward @ discounts,
             discount=(self.reward.gamma ** (stop - frames) * ~ended).astype(np.float32),
-            following=np.where(ended, frames, stop),
+            following=np.where(ended, self._last_seen[episode], stop),
             terminated=ended,
             intervention=human[steps] & valid,
         )

@@ -67,6 +67,7 @@ class Result(TypedDict):
     renderer: str
     config_hash: str
     instructions: Literal["matched", "shuffled"]
+    instruction: NotRequired[str]  # that was asked for in all episodes; "": each drew its own
     held_out_instructions: bool
     split: NotRequired[str]  # which objects, scenes and goals; older results have train
     variations: NotRequired[Mapping[str, int]]  # names and levels; none: the plain task

@@ -82,10 +82,12 @@ class PolicyServer:
     def _rehearse(self, candidates: int) -> None:
         """Answers as many questions at once as it ever will."""
         policy = self._policy
+        past = (policy.history,) if policy.history > 1 else ()
+        pictures = {c: np.zeros((*past, *s, 3), np.uint8) for c, s in policy.cameras.items()}
         nothing = {
-            "agent_pos": np.zeros(policy.joints),
-            "environment_state": np.zeros(policy.state_size),
-            "pixels": {name: np.zeros((*s, 3), np.uint8) for name, s in policy.cameras.items()},
+            "agent_pos": np.zeros((*past, policy.joints)),
+            "environment_state": np.zeros((*past, policy.state_size)),
+            "pixels": pictures,
         }
         self._infer([request_of(nothing, policy)] * self.config.batch, candidates)
 

@@ -141,7 +141,7 @@ def policy_table(results: Results) -> Rows:
     for name, label in LEARNERS.items():
         if row := measured.get("policies", {}).get(name):
             rows.append([label, *_policy_cells(row)])
-    return rows if len(rows) > 1 else [*rows, [NOT_MEASURED] * len(rows[0])]
+    return rows if len(rows) > 1 else [*rows, [NOT_MEASURED, *[""] * (len(rows[0]) - 1)]]
 
 
 def _policy_cells(row: Result) -> list[str]:

@@ -30,7 +30,7 @@ ABLATIONS: Final = {
     "no-prior": "no prior",
 }
 SORTS: Final = {
-    "structured": "half of the demonstrations were told another goal",
+    "structured": "half of the demonstrations pursued another goal than the one that all are told",
     "scatter": "half of the demonstrations were crooked and hesitant",
 }
 LATENCIES: Final = {

@@ -58,6 +58,7 @@ class Known:
     """
 
     device = torch.device("cpu")
+    demonstrations = 0
 
     def __init__(self, world, executed, behaviour, *, limit=30, episodes=400, seed=0):
         self.world, self.executed = world, executed

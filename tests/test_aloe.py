@@ -29,7 +29,9 @@ def taught(known, good=CURRENT, **settings):
 
 
 @pytest.mark.parametrize(
-    ("world", "executed"), [(Chain(5), 1), (Chain(5), 3), (Grid(4), 3)], ids=str
+    ("world", "executed"),
+    [(Chain(5), 1), (Chain(5), 3), (Grid(4), 3)],
+    ids=["chain, one step", "chain", "grid"],
 )
 def test_the_value_of_the_current_policy_comes_out_of_others_data(world, executed):
     """Chunks of three steps cross the ends of most episodes."""
@@ -165,7 +167,7 @@ def test_the_cautious_value():
         return float(known.critic(**settings).pessimistic(values))
 
     assert cautious() == 1.0
-    assert cautious(aggregation="quantile", pessimism=0.5) == 2.5
+    assert cautious(aggregation="quantile", pessimism=1 / 3) == pytest.approx(2.0)
     assert cautious(aggregation="deviations", pessimism=1.0) == pytest.approx(3.0 - 3.5**0.5)
 
 
@@ -177,8 +179,14 @@ def test_weights_leave_the_share_that_is_asked_for(clip):
         weights = weights_of(advantage, config)
         assert effective_share(weights) == pytest.approx(effective, abs=0.03)
         assert weights.mean() == pytest.approx(1.0)
+        assert clip == "exponent" or weights.max() <= 50.5
         order = np.argsort(advantage)
         assert (np.diff(weights[order]) >= 0).all()
+
+
+def test_a_critic_that_diverged_is_told():
+    with pytest.raises(ValueError, match="the critic diverged"):
+        weights_of(np.array([0.0, np.nan]), AdvantageConfig())
 
 
 def test_an_advantage_that_does_not_differ_weighs_all_alike():
@@ -196,12 +204,30 @@ def test_good_actions_weigh_more():
 
 
 def test_the_judge_reports_on_episodes_that_it_never_saw():
-    known = Known(Chain(5), 3, COLLECTED)
-    critic = taught(known)
-    figures = measured(critic, known, known.samples(CURRENT), np.arange(400) % 4 == 0)
-    assert figures["critic_auc"] > 0.8
-    assert figures["critic_rank"] > 0.35
-    assert figures["critic_bias"] > 0  # the current policy is better than who collected
+    held = np.arange(400) % 4 == 0
+    figures, weights = [], []
+    for spoiled in (False, True):
+        known = Known(Chain(5), 3, COLLECTED)
+        if spoiled:  # what is held out must not matter to what is learned
+            frames = held[known.replay.episode]
+            known.replay.columns["action"][frames] *= -1.0
+        critic = known.critic(**QUICK)
+        samples = known.samples(CURRENT)
+        evaluate_policy(critic, known, samples, held, seed=0)
+        figures.append(measured(critic, known, samples, held))
+        weights.append(critic.state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert figures[0] != figures[1]
+    assert figures[0]["critic_auc"] > 0.8
+    assert figures[0]["critic_rank"] > 0.35
+    assert figures[0]["critic_bias"] > 0  # the current policy is better than who collected
+
+
+def test_demonstrations_are_no_part_of_the_report():
+    known = Known(Chain(5), 3, COLLECTED, episodes=40)
+    critic, samples = known.critic(), known.samples(CURRENT)
+    known.demonstrations = 40
+    assert measured(critic, known, samples, np.ones(40, bool)) == {}
 
 
 def test_auc_is_the_share_of_pairs_in_order():
@@ -240,7 +266,7 @@ def test_no_gradient_reaches_the_target():
     [
         (CriticConfig, {"heads": 0}, "heads"),
         (CriticConfig, {"share": 0.0}, "share"),
-        (CriticConfig, {"aggregation": "quantile", "pessimism": 2.0}, "pessimism"),
+        (CriticConfig, {"aggregation": "quantile"}, "pessimism is 1.0; a cautious quantile"),
         (AdvantageConfig, {"effective": 1.0}, "effective"),
         (Reward, {"mean_length": 0.5}, "mean_length"),
     ],

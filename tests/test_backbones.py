@@ -240,6 +240,27 @@ def test_another_model_is_refused(backbones, tmp_path):
         load_policy(tmp_path / "model")
 
 
+def test_what_a_map_depends_on_names_it(tmp_path, backbones):
+    """The size of the pictures, and the text model that an empty prompt goes through."""
+    kept = policy_of(backbones["dinov2"]).backbone.features().name
+    where = tmp_path / "eye"
+    shutil.copytree(backbones["dinov2"].vision, where)
+    processor = json.loads((where / "preprocessor_config.json").read_text())
+    processor["crop_size"] = {"height": 8, "width": 8}
+    (where / "preprocessor_config.json").write_text(json.dumps(processor))
+    assert (
+        policy_of(replace(backbones["dinov2"], vision=str(where))).backbone.features().name != kept
+    )
+    control = backbones["stable"]
+    kept = policy_of(control).backbone.features().name
+    other = tmp_path / "other"
+    shutil.copytree(control.model, other)
+    tiny_models.save_diffusion(tmp_path / "third", seed=1)
+    shutil.rmtree(other / "text_encoder")
+    shutil.copytree(tmp_path / "third" / "text_encoder", other / "text_encoder")
+    assert policy_of(replace(control, model=str(other))).backbone.features().name != kept
+
+
 def test_models_may_have_moved(backbones, tmp_path, monkeypatch):
     old = tmp_path / "here" / "eye"
     tiny_models.save_vision(old)

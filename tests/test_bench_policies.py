@@ -170,6 +170,9 @@ def test_goals_as_numbers():
     assert phrases.encoded("fill the yellow bin with the blue cube") == [0, 0, 1, 0, 1]
     with pytest.raises(ValueError, match="PickPlace does not know"):
         phrases.encoded("make tea")
+    nothing = {"observation": {"observation.state": torch.ones(1, 6)}}
+    asked = GoalStep(ENV)({**nothing, "complementary_data": {"task": [""]}})
+    assert asked["observation"]["observation.state"].tolist() == [[1] * 6 + [0] * 5]
     lift = GoalStep("robolearn/Lift-v0").phrases
     (first, *others), height = lift.slots["object"].words, lift.slots["height"]
     middle = (height.low + height.high) / 2

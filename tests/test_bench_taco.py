@@ -113,7 +113,7 @@ def test_the_means_are_over_tasks_and_the_pairs_are_all_of_them():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--candidates 1", "--candidates must all be 2 or more"),
+        ("--candidates 1", "--candidates and --compared must be 2 or more"),
         ("--episodes 0", "--episodes is 0; give it at least 1"),
         ("--sorts structured --tasks Fly", "no environment 'robolearn/Fly-v0'"),
     ],

@@ -1,8 +1,9 @@
 """A scripted corrector: when it takes over, and what is recorded of it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-import toy
 
 from robolearn.contract import Info
 from robolearn.corrector import Corrector, corrected
@@ -10,7 +11,7 @@ from robolearn.registry import make_env
 from robolearn.rollout import rollout
 from robolearn.workers import make_vector
 
-REACH = "robolearn/PickPlace-v0"
+CUBES = "robolearn/PickPlace-v0"
 
 
 class Idle:
@@ -28,7 +29,7 @@ class Idle:
 
 @pytest.fixture(scope="module")
 def episodes():
-    env = make_vector(REACH, 1, corrected, obs_type="state")
+    env = make_vector(CUBES, 1, partial(corrected, stuck=0.2), obs_type="state")
     yield list(rollout(env, Idle(), [0, 1, 0]))
     env.close()
 
@@ -36,7 +37,7 @@ def episodes():
 def test_it_takes_over_when_nothing_happens_and_solves_the_task(episodes):
     for episode in episodes:
         begins = int(episode.intervention.argmax())
-        assert begins == 40  # 2 s
+        assert 40 <= begins <= 60  # 20 % of 200 steps, and some for the arm to settle
         assert episode.intervention[begins:].all()
         assert not episode.intervention[:begins].any()
         assert episode.success[-1]
@@ -54,8 +55,9 @@ def test_what_the_policy_wanted_stays(episodes):
     assert (episode.action[helped] != episode.action_requested[helped]).any()
 
 
-def test_whoever_makes_progress_is_left_alone():
-    env = corrected(make_env(REACH, obs_type="state"), stuck=5.0)
+@pytest.mark.parametrize("task", ["PickPlace", "Insert", "Sort", "Fold"])
+def test_whoever_makes_progress_is_left_alone(task):
+    env = corrected(make_env(f"robolearn/{task}-v0", obs_type="state"))
     env.reset(seed=2)
     script = env.unwrapped.expert(np.random.default_rng(0))
     done = False
@@ -73,4 +75,3 @@ def test_a_task_without_an_expert_has_nobody_to_correct_it():
 
     with pytest.raises(ValueError, match="no scripted expert"):
         Corrector(Bare())
-    assert toy.Toy.expert  # the toy has one, but no simulator to look at

@@ -129,8 +129,20 @@ def test_other_settings_are_refused(base, whole):
 def test_the_base_must_say_what_it_was_trained_on(base, tmp_path):
     alone = tmp_path / "alone"
     shutil.copytree(checkpoint.resolve(base), alone)
-    with pytest.raises(ValueError, match=r"config\.json"):
+    with pytest.raises(ValueError, match="does not say what it was trained on; give --data"):
         improve(config(alone, tmp_path / "out"))
+    assert not (tmp_path / "out" / "improve.json").exists()  # a mistake reserves no folder
+
+
+def test_an_improved_run_can_be_improved(base, whole, tmp_path):
+    run = Improvement(config(whole[0], tmp_path / "out"))
+    assert run.config.data == base.parent / "data"
+
+
+def test_steps_beyond_the_chunk_are_refused_before_anything_is_collected(base, tmp_path):
+    with pytest.raises(ValueError, match="--judged is 8 .* has 4 steps"):
+        Improvement(config(base, tmp_path / "out", judged=8))
+    assert not (tmp_path / "out" / "improve.json").exists()
 
 
 ACTOR = ActorConfig(steps=3, batch_size=8)
@@ -294,6 +306,8 @@ def test_a_critic_of_another_encoder_is_refused(base, whole, tmp_path):
 def test_bad_counts_are_refused(base, tmp_path):
     with pytest.raises(ValueError, match="--episodes is 0"):
         config(base, tmp_path, episodes=0)
+    with pytest.raises(ValueError, match="--seed is 0; seeds below 3000000 belong to"):
+        config(base, tmp_path, seed=0)
     with pytest.raises(ValueError, match="--stride 3; the stride must divide"):
         config(base, tmp_path, stride=3)
 
@@ -316,6 +330,7 @@ def test_the_page_stands_alone(whole):
     for row in figures["rounds"]:
         assert f"{100 * row['success']:.1f} %" in page
     assert "the critic&#39;s choice" in page
+    assert "aloe, Toy-v0" in page
     assert page.count("<svg") == 1
 
 

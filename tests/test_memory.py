@@ -1,6 +1,7 @@
 """More candidates than memory allows are refused before the first episode."""
 
 import resource
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,7 +62,20 @@ def test_the_number_is_the_largest_that_was_tried_and_fits():
     memory.check_candidates(decide, 20)
     with pytest.raises(ValueError, match="candidates is 21, .*; 16 fit"):
         memory.check_candidates(decide, 21)
-    assert tried == [20, 21, 1, 2, 4, 8, 16, 32]
+    assert tried == [20, 21, 1, 2, 4, 8, 16]  # what was refused bounds what is tried
+
+
+def test_not_even_one_may_fit():
+    def decide(candidates):
+        raise MemoryError
+
+    with pytest.raises(ValueError, match="not even one fits"):
+        memory.check_candidates(decide, 4)
+
+
+def test_a_server_of_a_policy_that_looks_back_rehearses_too(tmp_path):
+    toy.tiny_policy(config=replace(toy.TINY, history=3)).save(tmp_path / "model")
+    PolicyServer(ServeConfig(policy=str(tmp_path / "model"), scorer="random", candidates=4))
 
 
 def test_other_errors_are_not_taken_for_it():

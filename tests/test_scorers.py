@@ -183,6 +183,9 @@ class Echo:
     def __init__(self, *shifts):
         self.shifts = torch.tensor(shifts)
 
+    def windows(self, dataset):
+        return dataset.windows(self.horizon)
+
     def encode(self, batch, instructions):
         return Context(torch.zeros(len(instructions), 1, 1), batch["agent_pos"])
 
