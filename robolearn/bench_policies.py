@@ -212,7 +212,7 @@ def main(config: BenchPoliciesConfig) -> int:
     for name, row in rows.items():
         success = f"{row['success']:.0%} ({row['success_low']:.0%} to {row['success_high']:.0%})"
         latency = " and ".join(f"{row['latency_ms'][q]:.0f} ms" for q in ("p50", "p99"))
-        samples = (f"{row['samples_per_s']:.0f}", str(row["samples"]))
+        samples = (f"{row['samples_per_s']:.1f}", str(row["samples"]))
         table.add_row(name, success, str(row["n"]), latency, *samples)
     Console().print(table)
     print(f"{config.results / 'policies.json'} holds everything")
