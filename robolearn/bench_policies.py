@@ -48,7 +48,7 @@ LEROBOT: Final = {"act": "act", "lerobot-diffusion": "diffusion"}  # LeRobot's n
 REPLAN_EVERY: Final = {"lerobot-diffusion": 8}  # steps; all others as usual
 TARGET: Final = Fraction(4, 5)  # exact, so that 80 of 100 reach it
 PROBE_EPISODES: Final = 2  # whose decisions tell how many episodes there is time for
-FRAMES: Final = 64  # of the demonstrations, on which chunks are compared with what was done
+FRAMES: Final = 32  # of the demonstrations, on which chunks are compared with what was done
 SETTINGS: Final = "bench-policies.json"
 FREE: Final = ("policies", "results", "workers", "loader_workers")  # change nothing that is in out
 POSITIVE: Final = ("demonstrations", "minutes", "checkpoints", "episodes", "thinking")
@@ -212,7 +212,7 @@ def main(config: BenchPoliciesConfig) -> int:
     for name, row in rows.items():
         success = f"{row['success']:.0%} ({row['success_low']:.0%} to {row['success_high']:.0%})"
         latency = " and ".join(f"{row['latency_ms'][q]:.0f} ms" for q in ("p50", "p99"))
-        samples = (f"{row['samples_per_s']:.0f}", str(row["samples"]))
+        samples = (f"{row['samples_per_s']:.1f}", str(row["samples"]))
         table.add_row(name, success, str(row["n"]), latency, *samples)
     Console().print(table)
     print(f"{config.results / 'policies.json'} holds everything")

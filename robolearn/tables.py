@@ -149,7 +149,7 @@ def _policy_cells(row: Result) -> list[str]:
     return [
         f"{success(row)}, n = {row['n']}",
         f"{row['latency_ms']['p50']:.0f} and {row['latency_ms']['p99']:.0f} ms",
-        f"{row['samples_per_s']:.0f}",
+        f"{row['samples_per_s']:.{0 if row['samples_per_s'] >= 10 else 1}f}",
         f"{row['samples']:,}",
         f"{row['parameters'] / 1e6:.1f} million",
         f"{error:.1f}°, still {still:.1f}°",
