@@ -71,7 +71,8 @@ class Intervention(gymnasium.Wrapper):
         if "success" in self._marks:
             reward, terminated = 1.0, True
             info |= {Info.IS_SUCCESS: True, Info.SUCCESS: True, Info.PROGRESS: 1.0}
-        if self._marks & {"failure", "end", "rerecord", "estop"}:
+        terminated |= "failure" in self._marks  # it is over, and critics learn that it was no good
+        if self._marks & {"end", "rerecord", "estop"}:
             truncated = True
         self._marks.clear()
         return observation, reward, terminated, truncated, info

@@ -104,6 +104,8 @@ def test_a_driven_episode_is_recorded(tmp_path, monkeypatch):
     assert held == len(data.episodes) == 2
     assert data.episodes.length.tolist() == [5, 5]
     assert data.columns["intervention"].all()
+    assert data.columns["terminated"][[4, 9]].all()  # a success and a failure: both are ends
+    assert data.episodes.success.tolist() == [True, False]
     assert np.diff(data.columns["action"][:5, 0]) == pytest.approx(0.02, abs=1e-5)
     assert teleop.closed
 
