@@ -32,7 +32,6 @@ from robolearn.config import check_same
 from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, TacoConfig
 from robolearn.results import save_result
-from robolearn.sources import source_of
 
 if TYPE_CHECKING:
     from robolearn.options import FitConfig, TrainConfig
@@ -275,6 +274,7 @@ def evaluation(
     """Success by seed and latency; read from the folder if it was evaluated before."""
     from robolearn.evaluate import evaluated
     from robolearn.options import EvalConfig
+    from robolearn.sources import source_of
 
     settings = EvalConfig(
         policy=str(policy),

@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -350,8 +351,9 @@ def hammer(read):
 
 def test_two_threads_disturb_each_other(bench):
     with bench.lerobot() as follower:
-        errors = hammer(lambda: follower.bus.sync_read("Present_Position"))
-        assert any("Port is in use" in error for error in errors)
+        read = partial(follower.bus.sync_read, "Present_Position")
+        # On a busy machine the two may miss each other for a while.
+        assert any("Port is in use" in error for _ in range(10) for error in hammer(read))
 
     with bench.bus() as bus:
         assert hammer(bus.read_states) == []
