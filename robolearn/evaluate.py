@@ -195,7 +195,7 @@ def row_of(episode: Episode) -> dict[str, Any]:
         "grades": episode.grades,
         "latency_p50_ms": float(np.median(latency)) if latency.size else 0.0,
         "latencies_ms": [round(float(x), 2) for x in latency],
-        "moves": moves_of(episode),
+        "moves": moves_of(episode).tolist(),
         "video": None,
     }
 
@@ -227,7 +227,7 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "scorer": config.scorer,
         "fixed_noise": config.fixed_noise,
         "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},
-        "jumps": jumps([row["moves"] for row in rows], config.replan_every, config.delay),
+        "jumps": jumps([np.array(row["moves"]) for row in rows], config.replan_every, config.delay),
         "wall_seconds": seconds,
         "versions": versions(),
         "renderer": gl_renderer(),
