@@ -11,7 +11,7 @@ settings except those in `SETTINGS`:
 - Warm-up takes at most a tenth of the training: 500 steps would be all of it.
 
 Neither policy reads language. So that they can know the goal, a step of their preprocessor appends
-it to `observation.state` (`policies/lerobot_goal.py`): they are told what ours has to read.
+it to `observation.state` (`robolearn/lerobot_goal.py`): they are told what ours has to read.
 """
 
 import time
@@ -29,8 +29,8 @@ from lerobot.policies.factory import make_policy, make_policy_config
 from lerobot.utils.constants import OBS_IMAGES, OBS_STATE
 from torch.utils.data import DataLoader
 
+from robolearn.lerobot_goal import GoalStep, processors_with_goal
 from robolearn.policies.lerobot import PREFIX
-from robolearn.policies.lerobot_goal import GoalStep, processors_with_goal
 
 COMMON: Final = {"device": "cpu", "push_to_hub": False, "pretrained_backbone_weights": None}
 SETTINGS: Final[dict[str, dict[str, Any]]] = {

@@ -6,7 +6,6 @@ disk. What the policy would do there is drawn anew whenever the policy has chang
 """
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +43,7 @@ class Experience:
         self.demonstrations = len(datasets[0].episodes)
         self._parts = [cached_tokens(policy, dataset, replay.stride) for dataset in datasets]
         self._begins = np.cumsum([0, *map(len, self._parts)])
+        self._windows: dict[int, Windows] = {}  # by horizon
         self._row = np.full(len(replay.episode), -1)
         self._row[replay.frames] = np.arange(len(replay.frames))
 
@@ -69,10 +69,6 @@ class Experience:
 
     def _column(self, name: str, frames: np.ndarray) -> Tensor:
         return torch.from_numpy(self.replay.columns[name][frames]).to(self.device)
-
-    @cached_property
-    def _windows(self) -> dict[int, Windows]:
-        return {}
 
     def batch(self, frames: np.ndarray, horizon: int) -> Batch:
         """Frames (B,) and the chunks (B, horizon, J) that followed, for a policy's loss."""

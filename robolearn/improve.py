@@ -38,7 +38,7 @@ from robolearn.episodes import EpisodeWriter
 from robolearn.evaluate import evaluated
 from robolearn.experience import Experience
 from robolearn.files import AtomicFolder, check_writable
-from robolearn.improve_report import write_improve_report
+from robolearn.improve_report import columns_of, write_improve_report
 from robolearn.options import AgentOptions, EvalConfig, ImproveConfig, TrainConfig
 from robolearn.policies import IMPROVERS
 from robolearn.policies.advantage import imitate
@@ -54,17 +54,6 @@ SETTINGS: Final = "improve.json"
 PAGE: Final = "report.html"
 # Options that change nothing of what the rounds leave.
 FREE: Final = ("out", "rounds", "workers", "candidates", "evaluate", "videos")
-# of the table of rounds: what a row may have, and how it is shown
-COLUMNS: Final = {
-    "round": "{:d}",
-    "n": "{:d}",
-    "success": "{:.1%}",
-    "corrected": "{:.1%}",
-    "per_hour": "{:.0f}",
-    "critic_auc": "{:.3f}",
-    "critic_rank": "{:.2f}",
-    "effective": "{:.2f}",
-}
 Row = dict[str, Any]
 
 
@@ -182,6 +171,26 @@ class Improvement:
         _copy(self._folder(number) / "critic", config.out / "critic")
         return {"fragments": len(replay.starts), **judgement.figures, **losses}
 
+    def evaluations(self) -> Iterator[tuple[str, EvalConfig]]:
+        """The policy alone, and with its critic if it has one; on the same seeds."""
+        config, last = self.config, self.config.rounds
+        plain = EvalConfig(
+            policy=str(self._policy(last)),
+            out=config.out / f"eval-{last}-actor",
+            env=config.env,
+            replan_every=config.replan_every,
+            episodes=config.evaluate,
+            variations=config.variations,
+            videos=config.videos,
+            workers=config.workers,
+            device=config.device,
+        )
+        yield "actor", plain
+        critic = self._folder(last) / "critic"
+        if critic.exists():
+            out, count = config.out / f"eval-{last}-selected{config.candidates}", config.candidates
+            yield "selected", replace(plain, out=out, scorer=str(critic), candidates=count)
+
     def _folder(self, number: int) -> Path:
         return self.config.out / "rounds" / str(number)
 
@@ -254,15 +263,15 @@ def _copy(folder: Path, to: Path) -> None:
 
 def show(rows: list[Row]) -> None:
     """Prints the table of the rounds so far."""
-    shown = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
-    table = Table(*[name.replace("_", " ") for name in shown])
+    columns = columns_of(rows)
+    table = Table("Round", "Success", *[label for label, _ in columns.values()])
     for row in rows:
-        table.add_row(*[_cell(row.get(name), COLUMNS[name]) for name in shown])
+        cells = [
+            "" if row.get(key) is None else form.format(row[key])
+            for key, (_, form) in columns.items()
+        ]
+        table.add_row(str(row["round"]), f"{row['success']:.1%}", *cells)
     Console(stderr=True).print(table)
-
-
-def _cell(value: float | None, form: str) -> str:
-    return "" if value is None else form.format(value)
 
 
 def improve(config: ImproveConfig) -> Row:
@@ -274,35 +283,13 @@ def improve(config: ImproveConfig) -> Row:
     run = Improvement(config)
     rows = run.run()
     figures: Row = {"rounds": rows}
-    for name, settings in _evaluations(run):
+    for name, settings in run.evaluations():
         result = evaluated(settings)
         kept = ("n", "success", "success_low", "success_high", "latency_ms")
         figures[name] = {key: result[key] for key in kept}  # type: ignore[literal-required]
     save_result(config.out, "result", run.config, figures)
     write_improve_report(config.out / "result.json", config.out / PAGE)
     return figures
-
-
-def _evaluations(run: Improvement) -> Iterator[tuple[str, EvalConfig]]:
-    """The policy alone, and with its critic if it has one; on the same seeds."""
-    config = run.config
-    last = config.rounds
-    plain = EvalConfig(
-        policy=str(run._policy(last)),
-        out=config.out / f"eval-{last}-actor",
-        env=config.env,
-        replan_every=config.replan_every,
-        episodes=config.evaluate,
-        variations=config.variations,
-        videos=config.videos,
-        workers=config.workers,
-        device=config.device,
-    )
-    yield "actor", plain
-    critic = run._folder(last) / "critic"
-    if critic.exists():
-        out, count = config.out / f"eval-{last}-selected{config.candidates}", config.candidates
-        yield "selected", replace(plain, out=out, scorer=str(critic), candidates=count)
 
 
 def main(config: ImproveConfig) -> int:

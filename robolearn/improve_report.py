@@ -1,13 +1,14 @@
 """The page of `robolearn improve`: success by round, what judged it, and what came out."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from robolearn.files import write_atomic
 from robolearn.pages import page
 
-# Columns of the table of rounds: what a row may have, its name and its form.
+# Columns of the table of rounds beside round and success: what a row may have, its name and form.
 COLUMNS: Final = {
     "corrected": ("Corrected", "{:.1%}"),
     "per_hour": ("Successes per hour", "{:.0f}"),
@@ -21,6 +22,15 @@ COLUMNS: Final = {
     "actor_loss": ("Loss of the policy", "{:.3f}"),
 }
 OUTCOMES: Final = {"actor": "the policy alone", "selected": "the critic's choice"}
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Those of `COLUMNS` that some round has."""
+    return {
+        key: column
+        for key, column in COLUMNS.items()
+        if any(row.get(key) is not None for row in rows)
+    }
 
 
 def write_improve_report(summary: Path, out: Path) -> None:
@@ -39,14 +49,9 @@ def write_improve_report(summary: Path, out: Path) -> None:
     rows = result["rounds"]
     keys = ("round", "success", "success_low", "success_high")
     calibrated = [row["calibration"] for row in rows if row.get("calibration")]
-    shown = {
-        name: column
-        for name, column in COLUMNS.items()
-        if any(row.get(name) is not None for row in rows)
-    }
     values = {
         "result": result,
-        "columns": shown,
+        "columns": columns_of(rows),
         "outcomes": {name: text for name, text in OUTCOMES.items() if name in result},
         "rounds": rounds_chart([tuple(row[key] for key in keys) for row in rows]),
         "calibration": calibration_chart(calibrated[-1]) if calibrated else None,

@@ -253,12 +253,23 @@ def test_a_critic_chooses_and_survives_a_checkpoint(tmp_path):
         critic.score(context, Chunks(good[:, :, :2], chunks.features), [])
 
 
-def test_no_gradient_reaches_the_target():
+def test_the_priors_stay_as_they_were_drawn():
     known = Known(Chain(5), 3, COLLECTED)
-    critic = known.critic(**QUICK)
-    prior = critic.prior.inward.clone()
+    critic = known.critic(**QUICK | {"steps": 20})
+    before = {name: value.clone() for name, value in critic.state_dict().items()}
     evaluate_policy(critic, known, known.samples(CURRENT), NONE_HELD, seed=0)
-    assert torch.equal(critic.prior.inward, prior)
+    changed = {n for n, value in critic.state_dict().items() if not torch.equal(value, before[n])}
+    assert changed
+    assert not any(name.startswith("prior.") for name in changed)
+
+
+def test_a_target_that_follows_at_once_is_no_target():
+    """The target network comes after at its own pace, and only by that."""
+    known = Known(Chain(5), 3, COLLECTED)
+    one, two = (known.critic(**QUICK | {"steps": 30, "polyak": pace}) for pace in (0.01, 1.0))
+    for critic in (one, two):
+        evaluate_policy(critic, known, known.samples(CURRENT), NONE_HELD, seed=0)
+    assert not torch.equal(one.weight, two.weight)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import toy
 
 from robolearn import bench_learning, bench_lerobot, bench_policies, cli
 from robolearn.bench_policies import BenchPoliciesConfig
+from robolearn.lerobot_goal import GoalStep
 from robolearn.open_loop import open_loop_error
 from robolearn.options import EvalConfig, RecordConfig
 from robolearn.policies.base import Chunks
 from robolearn.policies.configs import DiffusionConfig, FlowConfig
-from robolearn.policies.lerobot_goal import GoalStep
 from robolearn.record import record
 from robolearn.sources import source_of
 

@@ -17,6 +17,7 @@ from robolearn.experience import Experience
 from robolearn.improve import Improvement, improve
 from robolearn.improve_report import write_improve_report
 from robolearn.options import ImproveConfig
+from robolearn.policies.advantage import imitate, weights_of
 from robolearn.policies.aloe import evaluate_policy
 from robolearn.policies.awr import fitted_value, value_at
 from robolearn.policies.base import as_tensors
@@ -25,6 +26,7 @@ from robolearn.policies.dagger import Dagger
 from robolearn.policies.improver import rank_correlation
 from robolearn.policies.improver_configs import (
     ActorConfig,
+    AdvantageConfig,
     AloeConfig,
     AwrConfig,
     BcConfig,
@@ -233,17 +235,18 @@ def test_the_best_of_several_chunks_is_worth_more_than_any():
     assert values["policy"] > 2 * values["best"]
 
 
-def test_equal_weights_are_behaviour_cloning_bitwise(base, tmp_path):
-    """A judge without an opinion changes nothing about what is imitated."""
-    from robolearn.policies.advantage import imitate
-
+def test_a_judge_without_an_opinion_is_behaviour_cloning_bitwise(base):
     experience, policy = experienced(base)
     starts, actor = experience.replay.starts, ActorConfig(steps=4, batch_size=8)
-    one, two = (
+    cloned = Bc(BcConfig()).judge(policy, experience, None, 0).weights
+    indifferent = weights_of(np.full(len(starts), -0.7), AdvantageConfig())
+    opinionated = weights_of(np.arange(len(starts), dtype=float), AdvantageConfig())
+    one, two, other = (
         imitate(policy, experience, starts, weights, actor, seed=3)[0].state_dict()
-        for weights in (np.ones(len(starts)), np.full(len(starts), 0.25))
+        for weights in (cloned, indifferent, opinionated)
     )
     assert all(torch.equal(value, two[name]) for name, value in one.items())
+    assert any(not torch.equal(value, other[name]) for name, value in one.items())
 
 
 def experienced(base):
