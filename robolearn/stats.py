@@ -1,6 +1,11 @@
-"""The statistics that every reported success rate carries."""
+"""The statistics that every reported success rate carries.
+
+Scores over several tasks are in `robolearn.aggregates`, tests that may be looked at after every
+episode in `robolearn.sequential`.
+"""
 
 from collections.abc import Sequence
+from math import ceil, sqrt
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -56,3 +61,82 @@ def mcnemar_exact(a: Sequence[bool], b: Sequence[bool]) -> float:
     if only_a + only_b == 0:
         return 1.0
     return float(binomtest(only_a, only_a + only_b).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of several tests, adjusted so that at most one in twenty families errs at 0.05.
+
+    Source: S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal
+    of Statistics 6 (1979).
+
+    Args:
+        p_values: of the tests, in any order.
+
+    Returns:
+        The adjusted p-values in the same order; each may be compared with the level by itself.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def pairs_needed(
+    points: float, differing: float, power: float = 0.8, significance: float = 0.05
+) -> int:
+    """How many seeds both agents must play for McNemar's test to see such a difference.
+
+    Source: R. J. Connor, "Sample size for testing differences in proportions for the paired-sample
+    design", Biometrics 43 (1987), the normal approximation.
+
+    Args:
+        points: the difference of the two success rates, percentage points.
+        differing: the share of seeds that exactly one of the agents solves; at least the
+            difference, and more where the two are unlike.
+        power: the probability to see it.
+        significance: of the two-sided test.
+
+    Raises:
+        ValueError: a difference of nothing, or one above the share of seeds that differ.
+    """
+    from scipy.stats import norm
+
+    difference = abs(points) / 100.0
+    if not 0.0 < difference <= differing <= 1.0:
+        raise ValueError(
+            f"{points:g} points with {100 * differing:g} % of the seeds differing is impossible; "
+            "give more than 0 points and at least as many differing seeds"
+        )
+    wide = norm.isf(significance / 2) * sqrt(differing)
+    narrow = norm.isf(1.0 - power) * sqrt(differing - difference**2)
+    return ceil(((wide + narrow) / difference) ** 2)
+
+
+def episodes_needed(
+    points: float, rate: float, power: float = 0.8, significance: float = 0.05
+) -> int:
+    """How many episodes each of two agents must play on seeds of its own to tell them apart.
+
+    The normal approximation for two independent proportions, which lie around `rate`. Source: J. L.
+    Fleiss, B. Levin and M. C. Paik, "Statistical Methods for Rates and Proportions" (2003), 4.2.
+
+    Args:
+        points: the difference of the two success rates, percentage points.
+        rate: the mean of the two, 0..1.
+        power: the probability to see it.
+        significance: of the two-sided test.
+
+    Raises:
+        ValueError: rates that are none.
+    """
+    from scipy.stats import norm
+
+    difference = abs(points) / 100.0
+    low, high = rate - difference / 2, rate + difference / 2
+    if difference == 0.0 or low < 0.0 or high > 1.0:
+        raise ValueError(f"rates of {low:.3g} and {high:.3g} cannot be told apart, or are none")
+    wide = norm.isf(significance / 2) * sqrt(2 * rate * (1 - rate))
+    narrow = norm.isf(1.0 - power) * sqrt(low * (1 - low) + high * (1 - high))
+    return ceil(((wide + narrow) / difference) ** 2)
