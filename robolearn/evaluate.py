@@ -23,6 +23,7 @@ from rich.progress import Progress, track
 from robolearn.agent import open_agent
 from robolearn.config import save_config, to_json
 from robolearn.contract import Info
+from robolearn.envs.failures import witnessed
 from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.variations import check_names
 from robolearn.files import check_writable, write_atomic
@@ -141,6 +142,12 @@ def check_fits(config: EvalConfig) -> None:
         return
 
 
+def is_finished(config: EvalConfig) -> bool:
+    """Whether a folder holds the whole result, for commands that know that it is of the same."""
+    assert config.out is not None
+    return (config.out / "result.json").exists() and not (config.out / JOURNAL).exists()
+
+
 def evaluated(config: EvalConfig) -> Result:
     """The result that lies in `config.out`, if it is of these seeds, or else a new one.
 
@@ -204,7 +211,8 @@ def _job(config: EvalConfig, told: dict[int, str]) -> Job:
     if told:
         open_actor = partial(_open_misled, open_actor, told)
     asked = asking(config.instruction)
-    return Job(config.env, open_actor, _env_options(config), asked, reduce=row_of)
+    options = _env_options(config)
+    return Job(config.env, open_actor, options, asked, witnessed, row_of)
 
 
 def _open_misled(

@@ -1,5 +1,6 @@
 """What becomes of an evaluation's episodes: a row of each, and the result of all."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -26,6 +27,7 @@ def row_of(episode: Episode) -> Row:
         "length": len(episode.action),
         "progress": float(episode.progress.max()),
         "fault": episode.fault,
+        "failure": episode.failure,
         "grades": episode.grades,
         "latency_p50_ms": float(np.median(latency)) if latency.size else 0.0,
         "latencies_ms": [round(float(x), 2) for x in latency],
@@ -44,7 +46,7 @@ def summarise(config: EvalConfig, rows: Sequence[Row], seconds: float) -> Result
     """
     successes = sum(row["success"] for row in rows)
     low, high = wilson(successes, len(rows))
-    latency = [x for row in rows for x in row["latencies_ms"]]
+    latency = [x for row in rows for x in row["latencies_ms"]] or [0.0]  # a script takes no time
     kept = EpisodeResult.__annotations__
     episodes = [cast(EpisodeResult, {key: row[key] for key in kept}) for row in rows]
     return {
@@ -77,6 +79,7 @@ def summarise(config: EvalConfig, rows: Sequence[Row], seconds: float) -> Result
         "held_out_instructions": config.paraphrases == "held_out" and not config.instruction,
         "split": config.split,
         "variations": config.variations,
+        "failures": dict(Counter(row["failure"] for row in rows if row["failure"]).most_common()),
         "grades": {
             name: float(np.mean([row["grades"][name] for row in rows]))
             for name in rows[0]["grades"]

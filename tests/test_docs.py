@@ -183,7 +183,7 @@ def test_options_exist(path, monkeypatch):
     """Also those of commands that run on another scale here, or not at all."""
     text = path.read_text()
     for command in re.findall(r"^robolearn .*$|(?<=`)robolearn \w[^`]* -[^`]*(?=`)", text, re.M):
-        name, *options = shlex.split(command)[1:]
+        name, options = cli.split(shlex.split(command)[1:])
         if name not in cli.COMMANDS:
             assert name == "COMMAND"  # as in "robolearn COMMAND --help"
             continue
