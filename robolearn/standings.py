@@ -20,7 +20,7 @@ from robolearn.aggregates import (
 from robolearn.pairs import beside, pooled
 from robolearn.results import EpisodeResult, Result
 from robolearn.sequential import confidence_sequence, sequential_p
-from robolearn.stats import holm, pairs_needed, wilson
+from robolearn.stats import holm, mean_interval, paired_difference, pairs_needed, wilson
 
 POINTS: Final = 5.0  # the difference that a reader is told the number of pairs for
 THRESHOLDS: Final = np.linspace(0.0, 1.0, 51)  # of the performance profile
@@ -86,10 +86,12 @@ def _agent(entry: Entry, stop: float) -> Row:
     results = list(entry.results.values())
     successes = [_successes(result) for result in results]
     scores = [np.array([score(e) for e in result["episodes"]]) for result in results]
+    cells = {label: cell(result, stop) for label, result in entry.results.items()}
     return {
         **entry.about,
+        "source": results[0]["policy"],
         "success": float(np.mean([result["success"] for result in results])),
-        **_interval("success", bootstrap(successes, mean_of_tasks)),
+        **_interval("success", _mean_of(cells, "success")),
         **_interval("other_tasks", bootstrap(successes, mean_of_tasks, tasks=True)),
         "score_iqm": float(interquartile_mean([s[None] for s in scores])[0]),
         **_interval("score_iqm", bootstrap(scores, interquartile_mean)),
@@ -100,7 +102,7 @@ def _agent(entry: Entry, stop: float) -> Row:
         },
         "wall_seconds": sum(result["wall_seconds"] for result in results),
         "failures": _count(result.get("failures", {}) for result in results),
-        "tasks": {label: cell(result, stop) for label, result in entry.results.items()},
+        "tasks": cells,
     }
 
 
@@ -119,6 +121,12 @@ def cell(result: Result, stop: float = 0.0) -> Row:
         "failures": result.get("failures", {}),
         "config_hash": result["config_hash"],
     }
+
+
+def _mean_of(rows: Mapping[str, Row], name: str) -> tuple[float, float]:
+    """The interval of the mean over the tasks."""
+    columns = ([row[f"{name}{end}"] for row in rows.values()] for end in ("", "_low", "_high"))
+    return mean_interval(*columns)
 
 
 def _interval(name: str, ends: tuple[float, float]) -> Row:
@@ -151,11 +159,10 @@ def _pair(entry: Entry, other: Entry, stop: float) -> Row:
         np.array([(a["success"], b["success"]) for a, b in pairs], int) for pairs in shared.values()
     ]
     scores = [np.array([(score(a), score(b)) for a, b in pairs]) for pairs in shared.values()]
-    gains = [100.0 * (pairs[:, 0] - pairs[:, 1]) for pairs in won]
     improvement = probability_of_improvement([pairs[None] for pairs in scores])
     together = {
         **pooled(list(tasks.values())),
-        **_interval("gain_points", bootstrap(gains, mean_of_tasks)),
+        **_interval("gain_points", _mean_of(tasks, "gain_points")),
         "improvement": float(improvement[0]),
         **_interval("improvement", bootstrap(scores, probability_of_improvement)),
         "pairs_for_5_points": _advice(np.concatenate(won)),
@@ -173,8 +180,17 @@ def _shared(result: Result, other: Result) -> list[tuple[EpisodeResult, EpisodeR
 
 def _task_pair(pairs: list[tuple[EpisodeResult, EpisodeResult]], stop: float) -> Row:
     a, b = ([episode["success"] for episode in side] for side in zip(*pairs, strict=True))
-    row = {"n": len(pairs), **beside(a, b)}
+    low, high = _looked_at(a, b) if stop else paired_difference(a, b)
+    row = {"n": len(pairs), **beside(a, b), **_interval("gain_points", (100 * low, 100 * high))}
     return {**row, "p_value": sequential_p(a, b)} if stop else row
+
+
+def _looked_at(a: Sequence[bool], b: Sequence[bool]) -> tuple[float, float]:
+    """The interval of a difference that holds at every n; each rate may err half as often."""
+    (low_a, high_a), (low_b, high_b) = (
+        confidence_sequence(sum(side), len(side), confidence=0.975) for side in (a, b)
+    )
+    return low_a - high_b, high_a - low_b
 
 
 def _advice(won: np.ndarray) -> int | None:
