@@ -19,6 +19,7 @@ environment of others tells only its progress; the groups that need contacts sta
 from typing import Any, Final
 
 import gymnasium
+import numpy as np
 
 from robolearn.contract import Info
 from robolearn.envs.contacts import CLOTH, Hands
@@ -90,12 +91,9 @@ class Sight:
         self._task, self._hands = task, Hands(task)
         model = task.model
         arm = {int(model.body_rootid[model.jnt_bodyid[model.joint(j).id]]) for j in task.arm.joints}
-        moving = range(1, model.nbody)
-        self._things = {
-            body
-            for body in moving
-            if model.body_weldid[body] > 0 and int(model.body_rootid[body]) not in arm
-        }
+        moves = model.body_dofnum[model.body_weldid] > 0  # unlike what the task itself moves
+        bodies = np.flatnonzero(moves).tolist()
+        self._things = {body for body in bodies if int(model.body_rootid[body]) not in arm}
         self._things |= {CLOTH} if model.nflex else set()
 
     def begin(self) -> None:

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, multinomial
 
-from robolearn.stats import episodes_needed, holm, mcnemar_exact, pairs_needed, wilson
+from robolearn.stats import (
+    episodes_needed,
+    holm,
+    mcnemar_exact,
+    mean_interval,
+    paired_difference,
+    pairs_needed,
+    wilson,
+)
 
 TRIALS = st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -136,3 +144,59 @@ def test_sample_sizes_by_hand():
 def test_impossible_differences_are_refused(impossible):
     with pytest.raises(ValueError, match="impossible|are none"):
         impossible()
+
+
+def paired_outcomes(both, only_a, only_b, none):
+    a = [True] * (both + only_a) + [False] * (only_b + none)
+    b = [True] * both + [False] * only_a + [True] * only_b + [False] * none
+    return a, b
+
+
+def test_paired_difference_by_hand():
+    """Rates 0.96 and 0.76 of 50, Wilson 0.8654 to 0.9890 and 0.6259 to 0.8570, phi -0.1147."""
+    a, b = paired_outcomes(36, 12, 2, 0)
+    assert paired_difference(a, b) == pytest.approx((0.0569, 0.3404), abs=2e-4)
+    low, high = paired_difference(b, a)
+    assert (low, high) == pytest.approx((-0.3404, -0.0569), abs=2e-4)
+    assert paired_difference([], []) == (-1.0, 1.0)
+    with pytest.raises(ValueError, match="not paired"):
+        paired_difference([True], [])
+
+
+def test_agents_that_never_differ_are_not_known_to_be_equal():
+    low, high = paired_difference([True] * 20, [True] * 20)
+    assert low < -0.1 < 0.1 < high
+
+
+@pytest.mark.parametrize("chances", [(0.5, 0.2, 0.1, 0.2), (0.25, 0.35, 0.1, 0.3)])
+def test_paired_difference_covers_as_it_says(chances):
+    """Exactly, over all tables of 9 pairs; with so few it is a little careful."""
+    n, truth, covered = 9, chances[1] - chances[2], 0.0
+    table = multinomial(n, chances)
+    for counts in product(range(n + 1), repeat=3):
+        if sum(counts) <= n:
+            cells = (*counts, n - sum(counts))
+            low, high = paired_difference(*paired_outcomes(*cells))
+            covered += table.pmf(cells) * (low <= truth <= high)
+    assert 0.94 < covered < 0.99
+
+
+def test_mean_interval_covers_as_it_says():
+    """Exactly, for two tasks of 20 episodes, averaged over their rates."""
+    n, rates = 20, np.linspace(0.05, 0.95, 13)
+    ends = np.array([wilson(k, n) for k in range(n + 1)])
+    share = np.arange(n + 1) / n
+    pairs = list(product(range(n + 1), repeat=2))
+    found = np.array([mean_interval(share[[*p]], ends[[*p], 0], ends[[*p], 1]) for p in pairs])
+    one = binom.pmf(np.arange(n + 1), n, rates[:, None])
+    coverage = [
+        np.outer(one[i], one[j]).ravel() @ ((found[:, 0] <= mean) & (mean <= found[:, 1]))
+        for i, j in product(range(len(rates)), repeat=2)
+        for mean in [(rates[i] + rates[j]) / 2]
+    ]
+    assert 0.94 <= np.mean(coverage) <= 0.96
+
+
+def test_the_interval_of_one_estimate_is_its_own():
+    assert mean_interval([0.8], [0.7], [0.85]) == pytest.approx((0.7, 0.85))
+    assert mean_interval([1.0, 1.0], [0.7, 0.7], [1.0, 1.0])[0] < 0.8
