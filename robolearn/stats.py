@@ -107,7 +107,7 @@ def _likeness(a: Sequence[bool], b: Sequence[bool]) -> float:
         pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False))
     )
     margins = (both + only_a) * (only_b + none) * (both + only_b) * (only_a + none)
-    product = both * none - only_a * only_b
+    product = float(both * none - only_a * only_b)
     if product > 0:
         product = max(product - n / 2, 0.0)
     return product / sqrt(margins) if margins else 0.0
