@@ -94,7 +94,12 @@ INSTEAD = {
     "robolearn demo --preset long --out runs/long --results docs/results": "true",
     "robolearn eval --policy runs/demo --device cuda --out runs/demo/eval-cuda": "true",
 }
-AS_IT_IS = {"robolearn report runs/cubes/eval", "robolearn doctor", "robolearn bench list"}
+AS_IT_IS = {
+    "robolearn report runs/cubes/eval",
+    "robolearn doctor",
+    "robolearn bench list",
+    "robolearn card --policy runs/demo",
+}
 # These work on the checkout, all others in `demo_folder`.
 IN_CHECKOUT = ("make ", "pre-commit ", "python ")
 
