@@ -197,7 +197,7 @@ def test_a_cloths_contacts_are_not_those_of_the_last_geom():
     task = env.unwrapped
     last = np.arange(task.model.ngeom) == task.model.ngeom - 1
     task.model.geom_contype[last] = task.model.geom_conaffinity[last] = 0
-    env._hands = [(last, last)]  # it touches nothing
+    env._hands._hands = [(last, last)]  # it touches nothing
     env.reset(seed=0)
     for _ in range(5):
         env.step(task.joints.position(task.data.qpos))
