@@ -141,6 +141,7 @@ class RecordConfig(RobotOptions):
     workers: int = 2  # processes
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
     obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # state: no pictures
+    pursued: str = ""  # with the variation label: what is done instead of what is told
 
 
 @dataclass(frozen=True)

@@ -60,14 +60,21 @@ def rollout(
     yield from _Rollout(vector, actor, iter(seeds), options, watch).run()
 
 
-def asking(instruction: str) -> Options | None:
-    """Reset options that ask for the goal of this instruction in every episode; "" asks nothing."""
-    return partial(_asked, instruction) if instruction else None
+def asking(instruction: str, pursued: str = "") -> Options | None:
+    """Reset options that ask for the same in every episode; those that are "" ask nothing.
+
+    Args:
+        instruction: the goal that is told.
+        pursued: the goal that wrong labels hide; see `robolearn.envs.mislabel`.
+    """
+    asked = {"instruction": instruction, "pursued": pursued}
+    asked = {name: text for name, text in asked.items() if text}
+    return partial(_asked, asked) if asked else None
 
 
-def _asked(instruction: str, seed: int) -> dict[str, Any]:
+def _asked(asked: dict[str, Any], seed: int) -> dict[str, Any]:
     del seed
-    return {"instruction": instruction}
+    return asked
 
 
 _MANUAL: dict[str, Any] = {"copy": False, "autoreset_mode": AutoresetMode.DISABLED}
