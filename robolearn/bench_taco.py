@@ -5,7 +5,7 @@ ones, so that some of its chunks still come from the other kind. That is of one 
 
 | sort | the other half of the demonstrations |
 |---|---|
-| structured | good ones of another goal than they are told (variation `label`): `GOALS` has both |
+| structured | good ones of another goal than they are told; `bench_modes.GOALS` has both |
 | scatter | crooked and hesitant ones of the right goal (quality 0.3) |
 
 Every demonstration of a task is told the same goal; the redundant mode is that of the other one.
@@ -18,55 +18,21 @@ time, too. What was done stays in `out`, and a run that was interrupted goes on.
 """
 
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from robolearn.bench_candidates import latency
+from robolearn.bench_modes import KINDS, TASKS, Sort, fitted, goals, prepare
 from robolearn.config import check_same
 from robolearn.pairs import beside, pooled
-from robolearn.policies.configs import (
-    FlowConfig,
-    KnnConfig,
-    MahalanobisConfig,
-    RndConfig,
-    TacoConfig,
-)
+from robolearn.policies.configs import FlowConfig, TacoConfig
 from robolearn.results import save_result
 
-if TYPE_CHECKING:
-    from robolearn.options import FitConfig, TrainConfig
-
-Sort = Literal["structured", "scatter"]
-
-
-class Goals(NamedTuple):
-    """What all demonstrations and evaluations of a task are told, and what wrong labels hide."""
-
-    told: str
-    pursued: str = ""  # any other
-
-
-GOALS: Final = {
-    "OpenCabinet": Goals(
-        "open the left door of the cabinet to 50 percent",
-        "open the right door of the cabinet to 50 percent",
-    ),
-    "CloseDrawer": Goals(
-        "close the left drawer to 0 percent", "close the right drawer to 0 percent"
-    ),
-    "Lift": Goals("lift the cube to 6 cm", "lift the cube to 12 cm"),
-    "PickPlace": Goals("put the red cube in the blue bin", "put the red cube in the yellow bin"),
-}
-TASKS: Final[dict[Sort, tuple[str, ...]]] = {
-    "structured": tuple(GOALS),
-    "scatter": ("Lift", "OpenCabinet"),
-}
 SETTINGS: Final = "bench-taco.json"
 PAGE: Final = "report.html"
 # Options that change nothing of what lies in `out`.
@@ -92,10 +58,6 @@ POSITIVE: Final = (
     "replan_every",
     "decisions",
 )
-GOAL_SEED: Final = 0  # of the episode whose goal is that of a task without any in `GOALS`
-FINE_SEED: Final = 2_000_000  # of the first demonstration for fine-tuning
-GENTLE: Final = {"learning_rate": 2e-4, "ema": 0.95}  # of fine-tuning
-KINDS: Final = (TacoConfig(), KnnConfig(), MahalanobisConfig(), RndConfig())
 UNFITTED: Final = ("random", "medoid", "residual")
 # Ablations whose verifier was fitted otherwise; the one of the noise when acting needs no new fit.
 REFITTED: Final[dict[str, dict[str, Any]]] = {
@@ -204,7 +166,7 @@ def ablate(config: BenchTacoConfig, folder: Path) -> Row:
     outcomes = {"taco": at_count("taco"), FIXED_NOISE: at_count("taco", fixed_noise=True)}
     for name, changes in REFITTED.items():
         verifier = tuned / f"taco-{name}"
-        _fit(FitConfig(tuned, folder / "good", verifier, seed=config.seed, **changes))
+        fitted(FitConfig(tuned, folder / "good", verifier, seed=config.seed, **changes))
         outcomes[name] = at_count(str(verifier))
     return _compared(outcomes)
 
@@ -217,82 +179,6 @@ def _compared(outcomes: dict[str, Row]) -> Row:
         speed = {"latency_p50_ms": outcome["latency_p50_ms"]}
         row[name] = beside(outcome["success"], first) | speed
     return row
-
-
-def prepare(config: BenchTacoConfig, sort: Sort, env_id: str, folder: Path) -> Path:
-    """Records, trains, fine-tunes and fits what is missing; the fine-tuned run."""
-    from robolearn.options import FitConfig, TrainConfig
-
-    mixed, good, base, tuned = (folder / name for name in ("mixed", "good", "base", "tuned"))
-    _record(config, mixed, env_id, sort=sort)
-    _record(config, good, env_id, sort=None)
-    plain: Any = {
-        "obs_type": config.obs_type,
-        "batch_size": config.batch_size,
-        "threads": 1,
-        "seed": config.seed,
-    }
-    schedule: Any = {"steps": config.steps, "save_every": config.steps}
-    _train(TrainConfig(mixed, base, policy=config.flow, **schedule, **plain))
-    schedule = {"steps": config.tuning, "save_every": config.tuning, "warmup": 1, **GENTLE}
-    _train(TrainConfig(good, tuned, init=base, **schedule, **plain))
-    for kind in KINDS:
-        _fit(FitConfig(tuned, good, tuned / kind.kind, policy=kind, seed=config.seed))
-    return tuned
-
-
-def _fit(config: "FitConfig") -> None:
-    """Fits a verifier, or finds it done."""
-    from robolearn.fit import fit
-
-    assert config.out is not None  # whoever calls it says
-    if not (config.out / "model.safetensors").exists():
-        fit(config)
-
-
-def _train(config: "TrainConfig") -> None:
-    """Trains, goes on with what was begun, or finds it done."""
-    from robolearn.checkpoint import checkpoints
-    from robolearn.train import train
-
-    begun = checkpoints(config.out)
-    if not begun or int(begun[-1].name) < config.steps:
-        train(replace(config, resume=bool(begun)))
-
-
-def _record(config: BenchTacoConfig, folder: Path, env_id: str, *, sort: Sort | None) -> None:
-    """Demonstrations for fine-tuning, or of a sort that is mixed with good ones."""
-    from robolearn.options import RecordConfig
-    from robolearn.record import record
-
-    plain: Any = {
-        "out": folder,
-        "env": env_id,
-        "obs_type": config.obs_type,
-        "instruction": goals(env_id).told,
-        "workers": config.workers,
-    }
-    if sort is None:
-        record(RecordConfig(**plain, episodes=config.good, seed=FINE_SEED))
-    elif sort == "structured":
-        plain |= {"variations": {"label": 2}, "pursued": goals(env_id).pursued}
-        record(RecordConfig(**plain, episodes=config.demonstrations))
-    else:
-        half = config.demonstrations // 2
-        record(RecordConfig(**plain, episodes=half, quality=0.3))
-        record(RecordConfig(**plain, episodes=config.demonstrations))
-
-
-@cache
-def goals(env_id: str) -> Goals:
-    """The goals of a task."""
-    from robolearn.contract import Info
-    from robolearn.registry import make_env
-
-    if known := GOALS.get(env_id.removeprefix("robolearn/").removesuffix("-v0")):
-        return known
-    with closing(make_env(env_id, obs_type="state")) as env:
-        return Goals(str(env.reset(seed=GOAL_SEED)[1][Info.TASK]))
 
 
 def evaluations(

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from robolearn import bench_taco, cli
-from robolearn.bench_taco import GOALS, TASKS, BenchTacoConfig
+from robolearn import bench_modes, bench_taco, cli
+from robolearn.bench_modes import GOALS, TASKS
+from robolearn.bench_taco import BenchTacoConfig
 from robolearn.policies.configs import FlowConfig
 from robolearn.registry import make_env
 
@@ -21,7 +22,8 @@ def small(tmp_path, monkeypatch):
     """Settings with which everything is done in seconds; steps and choices of fits are as few."""
     original = bench_taco.KINDS
     quick = [replace(kind, steps=4) if hasattr(kind, "steps") else kind for kind in original]
-    monkeypatch.setattr(bench_taco, "KINDS", quick)
+    for module in (bench_modes, bench_taco):
+        monkeypatch.setattr(module, "KINDS", quick)
     monkeypatch.setattr("robolearn.policies.taco.LENGTH_SCALES", (0.7,))
     return BenchTacoConfig(
         tasks=("Reach",),
