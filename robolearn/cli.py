@@ -31,6 +31,10 @@ METHODS: Final = {
         "awr": (*_IMPROVE, "policies.improver_configs:AwrConfig"),
         "iql": (*_IMPROVE, "policies.improver_configs:IqlConfig"),
         "q-chunking": (*_IMPROVE, "policies.improver_configs:QChunkingConfig"),
+        "recap": (*_IMPROVE, "policies.improver_configs:RecapConfig"),
+        "fql": (*_IMPROVE, "policies.improver_configs:FqlConfig"),
+        "dsrl": (*_IMPROVE, "policies.improver_configs:DsrlConfig"),
+        "rlpd": (*_IMPROVE, "policies.improver_configs:RlpdConfig"),
     },
 }
 NAMED_BY: Final = {"train": "policy", "improve": "algo"}

@@ -24,8 +24,12 @@ from robolearn.policies.improver_configs import (
     AwrConfig,
     BcConfig,
     DaggerConfig,
+    DsrlConfig,
+    FqlConfig,
     IqlConfig,
     QChunkingConfig,
+    RecapConfig,
+    RlpdConfig,
 )
 from robolearn.units import Units
 
@@ -205,7 +209,18 @@ class EvalConfig(AgentOptions):
     workers: int = 2  # processes
 
 
-Improve = AloeConfig | BcConfig | DaggerConfig | AwrConfig | IqlConfig | QChunkingConfig
+Improve = (
+    AloeConfig
+    | BcConfig
+    | DaggerConfig
+    | AwrConfig
+    | IqlConfig
+    | QChunkingConfig
+    | RecapConfig
+    | FqlConfig
+    | DsrlConfig
+    | RlpdConfig
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +229,7 @@ class ImproveConfig:
 
     base: Path  # the policy to begin with: a run, or one of its checkpoints
     out: Path  # run folder: rollouts, critics, checkpoints, the table of rounds
-    algo: Improve = field(default_factory=AloeConfig)  # what judges, and how
+    algo: Improve = field(default_factory=AloeConfig)  # how it learns of what was collected
     data: Path | None = None  # demonstrations; by default what the base was trained on
     also: tuple[Path, ...] = ()  # further recordings, e.g. of `robolearn deploy` with takeovers
     env: str = ""  # environment id; by default the one that the base was trained on
