@@ -10,11 +10,12 @@ from torch.nn import functional
 from robolearn.policies.residual import residual_mlp
 
 NARROWEST, WIDEST = -5.0, 1.0  # logarithms of the deviation, before squashing
+NOTHING: Final = 1e-6  # a bound of zero
 INSIDE: Final = 0.99  # of the box: what is further out is taken for this
 
 
 class SquashedGaussian(nn.Module):
-    """bound tanh(u), u ~ N(mean(tokens), deviation(tokens)); begins with mean 0 and deviation 1.
+    """bound tanh(u / bound), u ~ N(mean(tokens), deviation(tokens)); begins with u ~ N(0, 1).
 
     Args:
         tokens: T and D.
@@ -28,7 +29,7 @@ class SquashedGaussian(nn.Module):
         self, tokens: tuple[int, int], shape: tuple[int, ...], bound: float, hidden: int, depth: int
     ) -> None:
         super().__init__()
-        self.shape, self.bound = shape, bound
+        self.shape, self.bound = shape, max(bound, NOTHING)
         size = tokens[0] * tokens[1]
         self.norm = nn.LayerNorm(size)
         self.body = residual_mlp(size, hidden, depth, hidden)
@@ -49,18 +50,19 @@ class SquashedGaussian(nn.Module):
         """Draws (B, n, *shape) for noise of that shape, and the log-density of each number."""
         mean, log_std = self(features)
         u = mean + log_std.exp() * noise
-        return self.bound * u.tanh(), self._density(u, mean, log_std)
+        return self.bound * (u / self.bound).tanh(), self._density(u, mean, log_std)
 
     def log_density(self, features: Tensor, value: Tensor) -> Tensor:
         """Of each number of values (B, n, *shape)."""
-        u = (value / self.bound).clamp(-INSIDE, INSIDE).atanh()
+        u = self.bound * (value / self.bound).clamp(-INSIDE, INSIDE).atanh()
         return self._density(u, *self(features))
 
     def _density(self, u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
         z = (u - mean) / log_std.exp()
         normal = -0.5 * z.square() - log_std - 0.5 * math.log(2.0 * math.pi)
-        squashed = 2.0 * (math.log(2.0) - u - functional.softplus(-2.0 * u))  # log(1 - tanh^2)
-        return normal - squashed - math.log(max(self.bound, 1e-6))
+        y = u / self.bound
+        squashed = 2.0 * (math.log(2.0) - y - functional.softplus(-2.0 * y))  # log(1 - tanh^2)
+        return normal - squashed
 
 
 class Temperature(nn.Module):

@@ -161,6 +161,7 @@ class Improvement:
         seed = config.seed + number
         improved = self.method.improve(policy, experience, self._critic(number - 1), seed)
         if improved.critic is not None:
+            improved.critic.replan_every = config.replan_every
             improved.critic.save(self._folder(number) / "critic")
         with AtomicFolder(config.out / "checkpoints" / f"{number:07d}") as temporary:
             improved.policy.save(temporary / "model")

@@ -209,6 +209,13 @@ class EvalConfig(AgentOptions):
     workers: int = 2  # processes
 
 
+def _check_collected(seed: int) -> None:
+    if seed < COLLECTED:
+        raise ValueError(
+            f"--seed is {seed}; seeds below {COLLECTED} belong to evaluations and demonstrations"
+        )
+
+
 Improve = (
     AloeConfig
     | BcConfig
@@ -258,11 +265,7 @@ class ImproveConfig:
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} is {getattr(self, name)}; give it 1 or more")
-        if self.seed < COLLECTED:
-            raise ValueError(
-                f"--seed is {self.seed}; seeds below {COLLECTED} belong to evaluations and "
-                "demonstrations"
-            )
+        _check_collected(self.seed)
         if self.judged < 0 or (self.judged or self.replan_every) % self.stride:
             raise ValueError(
                 f"--judged is {self.judged}, --replan-every {self.replan_every} and --stride "
