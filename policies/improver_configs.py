@@ -270,3 +270,36 @@ class RlpdConfig:
             )
         if self.subset > self.critic.heads:
             raise ValueError(f"subset is {self.subset} of {self.critic.heads} heads; give fewer")
+
+
+@dataclass(frozen=True)
+class GorlConfig:
+    """What defines GoRL."""
+
+    kind: ClassVar[str] = "gorl"
+    horizon: int = 8  # steps of a chunk, all of which are executed
+    move: float = 0.3  # rad that a joint moves in a chunk, as one deviation
+    bound: float = 3.0  # of a latent's numbers
+    width: int = 64  # of tokens
+    hidden: int = 128  # width of encoder, decoder and value
+    depth: int = 2  # their layers
+    discount: float = 0.97  # of one decision
+    trace: float = 0.95  # lambda: how far advantages look ahead
+    clip: float = 0.2  # how far a probability may change at once
+    prior: float = 0.001  # pull towards N(0, 1)
+    epochs: int = 4  # over the decisions of an iteration
+    batch_size: int = 256  # decisions a step
+    learning_rate: float = 5e-4
+    decoder_steps: int = 600  # of each refinement
+    share: float = 0.5  # of the episodes that the decoder learns from
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one, and shares outside 0..1.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        at_least_one(self, "horizon", "width", "hidden", "depth", "epochs", "batch_size")
+        for name in ("discount", "trace", "share"):
+            if not 0.0 < getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}; give more than 0, to 1")

@@ -26,6 +26,7 @@ from robolearn.policies.improver_configs import (
     DaggerConfig,
     DsrlConfig,
     FqlConfig,
+    GorlConfig,
     IqlConfig,
     QChunkingConfig,
     RecapConfig,
@@ -271,6 +272,32 @@ class ImproveConfig:
                 f"--judged is {self.judged}, --replan-every {self.replan_every} and --stride "
                 f"{self.stride}; the stride must divide the steps that are judged"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineConfig:
+    """Learn a task by trying, without demonstrations, from the simulator's state."""
+
+    out: Path  # run folder
+    env: str = "robolearn/Reach-v0"  # environment id
+    algo: GorlConfig = field(default_factory=GorlConfig)
+    stages: int = 2  # after each but the last the decoder learns
+    iterations: int = 40  # of each stage
+    episodes: int = 64  # of each iteration
+    slots: int = 32  # side by side
+    threads: int = 1  # that simulate
+    seed: int = COLLECTED  # of the first episode; lower seeds are for evaluation and demonstrations
+
+    def __post_init__(self) -> None:
+        """Refuses counts below one, and seeds of evaluations.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        for name in ("stages", "iterations", "episodes", "slots", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is {getattr(self, name)}; give it 1 or more")
+        _check_collected(self.seed)
 
 
 @dataclass(frozen=True)

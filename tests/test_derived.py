@@ -324,7 +324,7 @@ def test_the_policy_that_is_steered_stays(experience):
 
 def test_what_noise_is_worth_is_what_its_chunk_is_worth(experience):
     learner = learner_of("dsrl", experience)
-    taught(learner, steps=150, critic=Likes())
+    taught(learner, critic=Likes())
     context = learner.context(learner.experience.replay.starts)
     with torch.inference_mode():
         noise = learner.noise(context, np.random.default_rng(5)).clamp(-1.5, 1.5)
