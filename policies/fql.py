@@ -20,7 +20,7 @@ from robolearn.policies.advantage import imitate
 from robolearn.policies.base import Batch, Chunks, Context, Info, TrainablePolicy
 from robolearn.policies.critic import Critic
 from robolearn.policies.denoiser import DenoisingPolicy, draws_of
-from robolearn.policies.heads import Prefix
+from robolearn.policies.heads import Head, Prefix
 from robolearn.policies.improver import Improved
 from robolearn.policies.improver_configs import FqlConfig
 
@@ -54,6 +54,7 @@ class FqlPolicy(ActingPolicy):
     kind: ClassVar[str] = FqlConfig.kind
     method_type = FqlConfig
     method: FqlConfig
+    actor: Head
 
     def __init__(self, inner: DenoisingPolicy, method: FqlConfig) -> None:
         super().__init__(inner, method)
@@ -61,7 +62,7 @@ class FqlPolicy(ActingPolicy):
 
     def kept(self, tokens: Tensor) -> Prefix:
         """See `DerivedPolicy`."""
-        return self.actor.prefix(tokens)  # type: ignore[operator]
+        return self.actor.prefix(tokens)
 
     def decide(self, context: Context, noise: Tensor) -> Chunks:
         """See `ActingPolicy`."""

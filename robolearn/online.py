@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from robolearn.config import check_same
+from robolearn.contract import Info
 from robolearn.episodes import Episode
 from robolearn.files import AtomicFolder, check_writable
 from robolearn.options import OnlineConfig
@@ -91,7 +92,10 @@ class Explorer:
 
 def decisions_of(episodes: list[Episode], explorer: Explorer, horizon: int) -> Decisions:
     """Everything that was decided in these episodes, one after the other."""
-    rows, rewards, last, terminated = [], [], [], []
+    rows: list[dict[str, Any]] = []
+    rewards: list[np.ndarray] = []
+    last: list[np.ndarray] = []
+    terminated: list[np.ndarray] = []
     for episode in episodes:
         decided = explorer.decisions[episode.seed]
         paid = reward_of(episode, horizon)
@@ -143,13 +147,11 @@ class Online:
         success = 0.0
         with one_thread(), closing(_side_by_side(self.config)) as env:
             for stage in range(self.config.stages):
-                kept: list[Decisions] = []
                 for _ in range(self.config.iterations):
                     decisions, success = self.iterate(env, stage)
-                    kept.append(decisions)
                 self.save(stage)
                 if stage + 1 < self.config.stages:
-                    self.learner.refine(kept[-1], self.config.seed + stage)
+                    self.learner.refine(decisions, self.config.seed + stage)
         return success
 
     def iterate(self, env: VectorEnv, stage: int) -> tuple[Decisions, float]:
@@ -188,14 +190,14 @@ def _begun(config: OnlineConfig) -> DsrlPolicy:
     """A fresh policy, with the units and the words of the task."""
     with closing(make_env(config.env, obs_type="state")) as env:
         begun = [env.reset(seed=config.seed + k) for k in range(BEGINNINGS)]
-        arm: Any = env.unwrapped
-        names = ("agent_pos", "environment_state")
+        task: Any = env.unwrapped
+        arm, names = task.arm, ("agent_pos", "environment_state")
         states = {name: np.stack([seen[name] for seen, _ in begun]) for name in names}
         states["agent_pos"] = np.random.default_rng(0).uniform(
-            arm.arm.low, arm.arm.high, (BEGINNINGS, arm.arm.size)
+            arm.low, arm.high, (BEGINNINGS, arm.size)
         )  # it begins at home, and goes everywhere
-        words = vocabulary_of(info["task"] for _, info in begun)
-    policy = fresh_policy(config.algo, arm.arm, states, words, config.seed)
+        words = vocabulary_of(info[Info.TASK] for _, info in begun)
+    policy = fresh_policy(config.algo, arm, states, words, config.seed)
     policy.inner.env_id = policy.env_id = config.env
     return policy
 
