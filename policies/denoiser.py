@@ -180,26 +180,26 @@ class DenoisingPolicy(TrainablePolicy):
 
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
         """Tokens of B observations, and what the head keeps of them; see `Policy`."""
-        tokens = self._tokens(observation, instructions)
-        return Context(tokens, self._present(observation), self.head.prefix(tokens))
+        tokens = self.tokens_of(observation, instructions)
+        return Context(tokens, self.present_of(observation), self.head.prefix(tokens))
 
     def encoder(self) -> nn.Module:
         """See `Policy`."""
         return self.backbone
 
-    def _tokens(
+    def tokens_of(
         self, seen: Batch, instructions: Sequence[str], rng: np.random.Generator | None = None
     ) -> Tensor:
         """Tokens (B, T, D), unless somebody encoded the observations before."""
         return seen["tokens"] if "tokens" in seen else self.backbone(seen, instructions, rng)
 
-    def _present(self, seen: Batch) -> Tensor:
+    def present_of(self, seen: Batch) -> Tensor:
         """Joint positions now (B, J), which is all that is kept beside tokens."""
         return seen["agent_pos"] if "tokens" in seen else self.present(seen["agent_pos"])
 
     def sample(self, context: Context, n: int, noise: Generators) -> Chunks:
         """Denoises n chunks of pure noise for each context; see `Policy`."""
-        return self._finish(context, *self.denoise(self._noise(n, noise), 0, context.cache))
+        return self.finished(context, *self.denoise(self.first_noise(n, noise), 0, context.cache))
 
     def follow(self, context: Context, n: int, noise: Generators, overlap: Overlap) -> Chunks:
         """Guides the denoising towards what is under way; see `Policy` and `Guide`."""
@@ -209,8 +209,8 @@ class DenoisingPolicy(TrainablePolicy):
             weights = torch.as_tensor(overlap.weights, device=self.device)[:, None]
             prefix = tuple(part.clone() for part in context.cache)
             guide = Guide(towards[:, None].detach(), weights)
-            clean, features = self.denoise(self._noise(n, noise), 0, prefix, guide)
-            return self._finish(context, clean.detach(), features.detach())
+            clean, features = self.denoise(self.first_noise(n, noise), 0, prefix, guide)
+            return self.finished(context, clean.detach(), features.detach())
 
     def refine(self, context: Context, actions: Tensor, noise: Generators, level: float) -> Chunks:
         """Puts noise on chunks and takes it off again; see `Policy`.
@@ -220,16 +220,15 @@ class DenoisingPolicy(TrainablePolicy):
         """
         steps = self.config.sample_steps
         start = min(round((1.0 - level) * steps), steps - 1)
-        x = self._noise(actions.shape[1], noise)
+        x = self.first_noise(actions.shape[1], noise)
         if start:
             x = self.noised(self.chunk(actions - self._base(context)[:, None]), x, start)
-        return self._finish(context, *self.denoise(x, start, context.cache))
+        return self.finished(context, *self.denoise(x, start, context.cache))
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
         """Mean squared error; steps beyond the end of an episode do not count."""
-        tokens = self._tokens(batch, batch["instruction"], rng)
-        base = (self._present(batch) * self.relative)[:, None]
-        clean = self.chunk(batch["action"] - base)[:, None]
+        tokens = self.tokens_of(batch, batch["instruction"], rng)
+        clean = self.clean_of(batch)[:, None]
         clean = clean.expand(-1, self.config.draws, -1, -1)
         inside = batch["mask"][:, None, :, None]
         noisy, t, target = self.corrupt(clean, inside, rng)
@@ -238,7 +237,12 @@ class DenoisingPolicy(TrainablePolicy):
         loss = error.sum() / inside.expand_as(error).sum()
         return loss, {f"{self.kind}/loss": float(loss.detach())}
 
-    def _noise(self, n: int, noise: Generators) -> Tensor:
+    def clean_of(self, batch: Batch) -> Tensor:
+        """The recorded chunks (B, H, J), in the form that is learned."""
+        base = (self.present_of(batch) * self.relative)[:, None]
+        return self.chunk(batch["action"] - base)
+
+    def first_noise(self, n: int, noise: Generators) -> Tensor:
         """(B, n, H, J); the first candidates are the same however many there are."""
         shape = (n, *self.chunk.mean.shape)
         drawn = [generator.standard_normal(shape, dtype=np.float32) for generator in noise]
@@ -247,7 +251,8 @@ class DenoisingPolicy(TrainablePolicy):
     def _base(self, context: Context) -> Tensor:
         return (context.agent_pos * self.relative)[:, None]
 
-    def _finish(self, context: Context, clean: Tensor, features: Tensor) -> Chunks:
+    def finished(self, context: Context, clean: Tensor, features: Tensor) -> Chunks:
+        """Chunks for the arm, of clean ones (B, n, H, J)."""
         return Chunks(self.chunk.inverse(clean) + self._base(context)[:, None], features)
 
     def description(self) -> dict[str, Any]:

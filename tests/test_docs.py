@@ -53,6 +53,10 @@ INSTEAD = {
     "robolearn improve --base runs/demo --out runs/improved --rounds 3": "robolearn improve "
     "--base runs/demo --out runs/improved --rounds 1 --episodes 1 --evaluate 1 --videos 0 "
     "--workers 0 --algo.critic.steps 2 --algo.actor.steps 2",
+    "robolearn online --out runs/online": "robolearn online --out runs/online --iterations 1 "
+    "--episodes 1 --slots 1 --algo.decoder-steps 2",
+    "robolearn eval --policy runs/online --replan-every 8": "robolearn eval --policy runs/online "
+    "--replan-every 8 --episodes 1 --videos 0 --workers 0",
     "robolearn eval --policy runs/improved --scorer critic --candidates 16 --replan-every 8": ""
     "robolearn eval --policy runs/improved --scorer critic --candidates 16 --replan-every 8 "
     "--episodes 1 --videos 0 --workers 0",
