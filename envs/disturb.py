@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 
 from robolearn.contract import Info, check_action
+from robolearn.envs.contacts import CLOTH, Hands, fingers
 from robolearn.envs.variation import MAX_LEVEL, Variation, step_late, variation_stream
 
 # What happens at full strength.
@@ -114,7 +115,7 @@ class Push(Disturbance):
 
     def __init__(self, env: gymnasium.Env, level: int) -> None:
         super().__init__(env, level)
-        self._hands = [hand for hand, _ in _fingers(self.task)]
+        self._hands = [hand for hand, _ in fingers(self.task)]
 
     def start(self) -> None:
         """Draws the hand, the direction and the force."""
@@ -200,34 +201,25 @@ class Slip(Disturbance):
         super().__init__(env, level)
         if level and not self.task.grasps:
             raise ValueError(f"slip needs something in the hand, and {self.task.spec.id} has none")
-        self._hands = [_geoms(self.task.model, *hand) for hand in _fingers(self.task)]
-        self._pads = np.flatnonzero(np.any([a | b for a, b in self._hands], axis=0))
+        self._hands = Hands(self.task)
 
     def duration(self) -> float:
         """Longer at higher levels."""
         return self.lasts * self.strength
 
     def ready(self) -> bool:
-        """Whether a hand has something between its fingers."""
-        data, bodies = self.task.data, self.task.model.geom_bodyid
-        pairs = data.contact.geom[data.contact.exclude == 0]
-        pairs = pairs[(pairs >= 0).all(1)]  # a cloth has no geom
-        pairs = np.concatenate([pairs, pairs[:, ::-1]])
-        for palm, jaw in self._hands:
-            on_palm = bodies[pairs[palm[pairs[:, 0]], 1]]
-            on_jaw = bodies[pairs[jaw[pairs[:, 0]], 1]]
-            if np.isin(on_palm, on_jaw).any():
-                return True
-        return False
+        """Whether a hand has something solid between its fingers."""
+        return bool(self._hands.held() - {CLOTH})
 
     def disturb(self, action: np.ndarray) -> Step:
         """The control period with slippery fingers."""
         pads, cloth = self.task.model.geom_friction, self.task.model.flex_friction
-        before = pads[self._pads].copy(), cloth.copy()
-        pads[self._pads] *= SLIPPERY
+        touching = self._hands.pads
+        before = pads[touching].copy(), cloth.copy()
+        pads[touching] *= SLIPPERY
         cloth *= SLIPPERY  # it decides about its contacts, whatever touches it
         result = self.env.step(action)
-        pads[self._pads], cloth[:] = before
+        pads[touching], cloth[:] = before
         return result
 
 
@@ -291,19 +283,6 @@ class ActionDelay(Disturbance):
 DISTURBANCES: Final[dict[str, Callable[[gymnasium.Env, int], Disturbance]]] = {
     disturbance.kind: disturbance for disturbance in (Push, Displace, Slip, Freeze, ActionDelay)
 }
-
-
-def _fingers(task: Any) -> list[tuple[int, int]]:  # noqa: ANN401
-    """The bodies of the palm with its fixed finger, and of the moving jaw, of every hand."""
-    model = task.model
-    jaws = [model.jnt_bodyid[model.joint(task.arm.joints[k]).id] for k in task.arm.grippers]
-    return [(int(model.body_parentid[jaw]), int(jaw)) for jaw in jaws]
-
-
-def _geoms(model: mujoco.MjModel, palm: int, jaw: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which geoms can touch things with the palm, and with the jaw, bool (ngeom,) each."""
-    solid = (model.geom_contype | model.geom_conaffinity) > 0
-    return solid & (model.geom_bodyid == palm), solid & (model.geom_bodyid == jaw)
 
 
 def _touching(task: Any, body: int) -> np.ndarray:  # noqa: ANN401

@@ -28,11 +28,11 @@ from robolearn.policies.base import Overlap, Policy, as_tensors, stacked
 from robolearn.policies.scorers import Scorer, open_scorer
 from robolearn.rollout import Actor, Observation, arm_of
 from robolearn.seeding import stream
-from robolearn.sources import source_of
+from robolearn.sources import Source, source_of
 
 
 def open_agent(options: AgentOptions, env: VectorEnv, *, background: bool = False) -> Actor:
-    """Loads a policy, and the scorer if there is one, and checks that they fit.
+    """Opens what shall act, and the scorer if there is one, and checks that they fit.
 
     Args:
         options: what the command line says.
@@ -44,7 +44,13 @@ def open_agent(options: AgentOptions, env: VectorEnv, *, background: bool = Fals
         ValueError: candidates without a scorer, or more than memory allows; a horizon outside the
             chunk.
     """
-    source = source_of(options.policy)
+    return source_of(options.policy).actor(options, env, background=background)
+
+
+def open_policy(
+    source: Source, options: AgentOptions, env: VectorEnv, *, background: bool = False
+) -> "PolicyAgent":
+    """The same for a source that has a policy."""
     policy = source.load(options.device)
     observations = env.single_observation_space
     assert isinstance(observations, gymnasium.spaces.Dict)  # the contract

@@ -266,9 +266,9 @@ def twin_episodes(
     import gymnasium
 
     from robolearn.agent import open_agent
-    from robolearn.evaluate import row_of
     from robolearn.hardware.client import DriverError
     from robolearn.options import AgentOptions, RobotOptions
+    from robolearn.outcomes import row_of
     from robolearn.robot import as_vector, open_robot
     from robolearn.rollout import rollout
     from robolearn.sources import source_of

@@ -105,6 +105,58 @@ def calibration_chart(points: Sequence[Sequence[float]]) -> Markup:
     return _svg(axes)
 
 
+def latency_chart(agents: Mapping[str, tuple[float, float, float, float]]) -> Markup:
+    """Success against what a decision takes.
+
+    Args:
+        agents: by name the time of a decision, ms, success, and its interval's ends, 0..1.
+    """
+    axes = _axes("decision, ms", "success")
+    for index, (name, (latency, success, low, high)) in enumerate(agents.items()):
+        color, ends = THEME[SERIES[index % len(SERIES)]], [[success - low], [high - success]]
+        axes.errorbar([latency], [success], ends, fmt="o", color=color, markersize=5, elinewidth=1)
+        beside = (7, 8 - 11 * (index % 3))  # names of points that lie together stay apart
+        where = {"xytext": beside, "textcoords": "offset points", "fontsize": 8}
+        axes.annotate(name, (latency, success), color=THEME["ink"], **where)
+    axes.set_xscale("symlog", linthresh=1.0)  # a script decides in no time
+    axes.set_xlim(-0.2, 3.0 * max(1.0, *(row[0] for row in agents.values())))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _percents(axes)
+    return _svg(axes)
+
+
+def profile_chart(agents: Mapping[str, Sequence[float]], thresholds: Sequence[float]) -> Markup:
+    """The share of episodes that came at least so far, by agent; see `SERIES`."""
+    axes = _axes("progress", "episodes that came so far")
+    for series, shares in zip(SERIES, agents.values(), strict=False):
+        axes.plot(thresholds, shares, color=THEME[series], linewidth=1.6)
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    _percents(axes)
+    return _svg(axes)
+
+
+def levels_chart(name: str, agents: Mapping[str, Sequence[tuple[float, ...]]]) -> Markup:
+    """Success by the level of a variation.
+
+    Args:
+        name: of the variation.
+        agents: by name the points: level, success, and its interval's ends, 0..1; see `SERIES`.
+    """
+    axes = _axes(f"{name}, level", "success")
+    for series, points in zip(SERIES, agents.values(), strict=False):
+        levels, success, low, high = np.array(points).T
+        axes.fill_between(levels, low, high, color=THEME[series], alpha=0.15, linewidth=0)
+        axes.plot(levels, success, "o-", color=THEME[series], linewidth=1.6, markersize=3)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _percents(axes)
+    return _svg(axes)
+
+
+def _percents(axes: Axes) -> None:
+    axes.set_ylim(0, 1.03)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+
+
 def _draw_successes(axes: Axes, points: Sequence[tuple[int, float, float, float]]) -> None:
     counts, success, low, high = np.array(points).T
     color, interval = THEME["series-0"], [success - low, high - success]

@@ -48,7 +48,8 @@ PARTS: Final = {
     }
 }
 
-# command -> (module, module:class of its config or "" for none, one line of help)
+# command -> (module, module:class of its config or "" for none, one line of help); a command may
+# have two words
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "demo": ("demo", "options:DemoConfig", "record, train, evaluate and report, in one go"),
     "record": ("record", "options:RecordConfig", "record demonstrations of a scripted expert"),
@@ -62,6 +63,13 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "make an HTML page of an evaluation",
     ),
     "bench": ("bench", "bench:BenchConfig", "measure speed against MuJoCo and LeRobot"),
+    "bench list": ("bench_list", "bench_list:BenchListConfig", "list the suites"),
+    "bench run": ("bench_run", "bench_run:BenchRunConfig", "run agents side by side on a suite"),
+    "bench compare": (
+        "bench_compare",
+        "bench_compare:BenchCompareConfig",
+        "compare runs of one suite, pair by pair",
+    ),
     "bench-arm": (
         "bench_arm",
         "bench_arm:BenchArmConfig",
@@ -112,7 +120,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
 
 def usage() -> str:
     """What `robolearn --help` prints."""
-    lines = [f"  {name:9} {text}" for name, (_, _, text) in COMMANDS.items()]
+    lines = [f"  {name:14} {text}" for name, (_, _, text) in COMMANDS.items()]
     return "\n".join(
         ["usage: robolearn COMMAND [options]", "", *lines, "", "robolearn COMMAND --help: options"]
     )
@@ -124,13 +132,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage())
         return 0 if arguments else 2
-    if arguments[0] not in COMMANDS:
+    command, rest = split(arguments)
+    if command not in COMMANDS:
         from difflib import get_close_matches
 
-        near = get_close_matches(arguments[0], COMMANDS, n=1, cutoff=0.0)[0]
-        print(f"robolearn: no command {arguments[0]!r}; did you mean {near!r}?", file=sys.stderr)
+        near = get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
+        print(f"robolearn: no command {command!r}; did you mean {near!r}?", file=sys.stderr)
         return 2
-    return _run(arguments[0], arguments[1:])
+    return _run(command, rest)
+
+
+def split(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The command, of two words where there is such a one, and what follows it."""
+    words = 2 if " ".join(arguments[:2]) in COMMANDS else 1
+    return " ".join(arguments[:words]), list(arguments[words:])
 
 
 def _run(command: str, arguments: list[str]) -> int:

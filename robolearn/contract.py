@@ -48,6 +48,7 @@ class Info:
     TELEOP_ACTION: Final = "teleop_action"  # float32 (J,): what ran
     GRADE: Final = "grade/"  # + name; float: how well it has gone, of tasks that are graded
     FAULT: Final = "fault"  # str: "" or a fault code; a fault truncates the episode
+    FAILURE: Final = "failure"  # str: "" or why the episode failed, in evaluations only
 
 
 class ActionError(ValueError):

@@ -55,6 +55,7 @@ class Episode:
     terminated: bool  # the last step ended the task
     truncated: bool  # time limit or fault
     fault: str = ""  # fault code
+    failure: str = ""  # why it failed, see `robolearn.envs.failures`; not stored in datasets
     # How well it went, by name, of tasks that are graded; not stored in datasets.
     grades: dict[str, float] = field(default_factory=dict)
     # float32 (D,): seconds per policy decision; not stored in datasets

@@ -7,7 +7,7 @@ failure. The result is the same for any number of workers, since an episode depe
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -18,27 +18,36 @@ from typing import Any, Final, cast
 import gymnasium
 import numpy as np
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 
 from robolearn.agent import open_agent
-from robolearn.config import config_hash, save_config
+from robolearn.config import save_config, to_json
 from robolearn.contract import Info
+from robolearn.envs.failures import witnessed
 from robolearn.envs.language import PARAPHRASES
-from robolearn.envs.render import gl_renderer
 from robolearn.envs.variations import check_names
-from robolearn.episodes import Episode
 from robolearn.files import check_writable, write_atomic
 from robolearn.film import annotate, write_video
-from robolearn.jumps import jumps, moves_of
+from robolearn.journal import Journal
 from robolearn.options import EvalConfig
+from robolearn.outcomes import row_of, summarise
 from robolearn.registry import make_env
-from robolearn.results import FORMAT, EpisodeResult, Result, command, versions
+from robolearn.results import EpisodeResult, Result, versions
 from robolearn.rollout import Actor, Options, asking, rollout
-from robolearn.sources import source_of
-from robolearn.stats import wilson
+from robolearn.sources import Source, source_of
 from robolearn.workers import Job, make_vector, one_thread, run_seeds
 
+JOURNAL: Final = "episodes.jsonl"  # of an evaluation that is not finished
+FREE: Final = ("out", "videos", "workers")  # change no episode
+Row = dict[str, Any]
+Enough = Callable[[Sequence[Row]], bool]
 VIDEO_EVERY: Final = 2  # frames of an episode that are filmed, at as much less frames a second
+
+
+def never(rows: Sequence[Row]) -> bool:
+    """No number of episodes is enough."""
+    del rows
+    return False
 
 
 class Misled:
@@ -58,35 +67,85 @@ class Misled:
         self._actor.reset(slot, seed, self._instructions.get(seed, instruction))
 
 
-def evaluate(config: EvalConfig) -> Result:
+def evaluate(config: EvalConfig, enough: Enough = never) -> Result:
     """Runs the evaluation, writes `result.json` and the videos, and returns the result.
+
+    One that was killed goes on after the last finished episode.
+
+    Args:
+        config: the settings.
+        enough: looks at the rows of the episodes so far, and may end the evaluation early.
 
     Raises:
         ValueError: unknown environment or option; a checkpoint that does not fit.
     """
-    begin = time.perf_counter()
     _check(config)
-    out = config.out or default_folder(config)
-    # A run that goes on adds checkpoints; all workers and the result mean the one of this moment.
-    source = source_of(config.policy)
-    config = replace(config, policy=source.where, out=out, env=config.env or source.env)
-    if not config.env:
-        raise ValueError(f"{config.policy} does not say what it was trained on; give --env ID")
+    config, source = _resolved(config)
+    out = cast(Path, config.out)
     check_writable(out)
     seeds = range(config.seed, config.seed + config.episodes)
     told = shuffled_instructions(config, seeds) if config.shuffle_instructions else {}
     job = _job(config, told)
-    episodes = run_seeds(job, seeds, config.workers)
-    progress = track(episodes, "evaluating", len(seeds), console=Console(stderr=True))
-    rows = [
-        {**row, "agent_instruction": told.get(row["seed"], row["instruction"])} for row in progress
-    ]
-    result = summarise(config, rows, time.perf_counter() - begin)
-    save_config(config, out, "eval.json")  # config.json is a run's or a checkpoint's
-    _save(result, out)
-    _film(config, job, result["episodes"], out)
-    _save(result, out)
+    with Journal(out / JOURNAL, _about(config, source)) as journal:
+        seconds = _play(config, job, journal, told, enough)
+        result = summarise(config, journal.rows, seconds)
+        save_config(config, out, "eval.json")  # config.json is a run's or a checkpoint's
+        _save(result, out)
+        _film(config, job, result["episodes"], out)
+        _save(result, out)
+        journal.remove()
     return result
+
+
+def _resolved(config: EvalConfig) -> tuple[EvalConfig, Source]:
+    """A run that goes on adds checkpoints; all workers and the result mean the one of now."""
+    out = config.out or default_folder(config)
+    source = source_of(config.policy)
+    config = replace(config, policy=source.where, out=out, env=config.env or source.env)
+    if not config.env:
+        raise ValueError(f"{config.policy} does not say what it was trained on; give --env ID")
+    return config, source
+
+
+def _about(config: EvalConfig, source: Source) -> Row:
+    """All that the episodes depend on; with other weights or versions they would be others."""
+    settings = {key: value for key, value in to_json(config).items() if key not in FREE}
+    return {**settings, "fingerprint": source.fingerprint, "versions": versions()}
+
+
+def _play(
+    config: EvalConfig, job: Job, journal: Journal, told: dict[int, str], enough: Enough
+) -> float:
+    """Runs the episodes that the journal lacks; seconds that all of them took."""
+    done = len(journal.rows)
+    begin = time.perf_counter() - (journal.rows[-1]["elapsed"] if done else 0.0)
+    bar = Progress(*Progress.get_default_columns(), console=Console(stderr=True))
+    seeds = range(config.seed + done, config.seed + config.episodes)
+    with bar, closing(run_seeds(job, seeds, config.workers)) as episodes:
+        task = bar.add_task("evaluating", total=config.episodes, completed=done)
+        while len(journal.rows) < config.episodes and not enough(journal.rows):
+            row = next(episodes)
+            heard = {"agent_instruction": told.get(row["seed"], row["instruction"])}
+            journal.append({**row, **heard, "elapsed": time.perf_counter() - begin})
+            bar.advance(task)
+    return time.perf_counter() - begin
+
+
+def check_fits(config: EvalConfig) -> None:
+    """Whether a policy can be evaluated like this, before any episode.
+
+    Raises:
+        ValueError: it was trained for other cameras or another arm, has shorter chunks, and so on.
+    """
+    _check(config)
+    with closing(_job(_resolved(config)[0], {}).open()):
+        return
+
+
+def is_finished(config: EvalConfig) -> bool:
+    """Whether a folder holds the whole result, for commands that know that it is of the same."""
+    assert config.out is not None
+    return (config.out / "result.json").exists() and not (config.out / JOURNAL).exists()
 
 
 def evaluated(config: EvalConfig) -> Result:
@@ -152,7 +211,8 @@ def _job(config: EvalConfig, told: dict[int, str]) -> Job:
     if told:
         open_actor = partial(_open_misled, open_actor, told)
     asked = asking(config.instruction)
-    return Job(config.env, open_actor, _env_options(config), asked, reduce=row_of)
+    options = _env_options(config)
+    return Job(config.env, open_actor, options, asked, witnessed, row_of)
 
 
 def _open_misled(
@@ -180,69 +240,6 @@ def shuffled_instructions(config: EvalConfig, seeds: Iterable[int]) -> dict[int,
         texts = {seed: env.reset(seed=seed)[1][Info.TASK] for seed in seeds}
     order = np.random.default_rng(config.seed).permutation(list(texts)).tolist()
     return {seed: texts[other] for seed, other in zip(order, [*order[1:], order[0]], strict=True)}
-
-
-def row_of(episode: Episode) -> dict[str, Any]:
-    """What a result keeps of an episode."""
-    latency = 1000.0 * np.asarray(episode.latency)
-    return {
-        "seed": episode.seed,
-        "instruction": episode.instruction,
-        "success": bool(episode.success.any()),
-        "length": len(episode.action),
-        "progress": float(episode.progress.max()),
-        "fault": episode.fault,
-        "grades": episode.grades,
-        "latency_p50_ms": float(np.median(latency)) if latency.size else 0.0,
-        "latencies_ms": [round(float(x), 2) for x in latency],
-        "moves": moves_of(episode).tolist(),
-        "video": None,
-    }
-
-
-def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) -> Result:
-    """The result: counts, Wilson interval, latency, versions."""
-    successes = sum(row["success"] for row in rows)
-    low, high = wilson(successes, len(rows))
-    latency = [x for row in rows for x in row["latencies_ms"]]
-    kept = EpisodeResult.__annotations__
-    episodes = [cast(EpisodeResult, {key: row[key] for key in kept}) for row in rows]
-    return {
-        "format": FORMAT,
-        "env_id": config.env,
-        "policy": config.policy,
-        "command": command(),
-        "n": len(rows),
-        "successes": successes,
-        "success": successes / len(rows),
-        "success_low": low,
-        "success_high": high,
-        "seeds": [rows[0]["seed"], rows[-1]["seed"]],
-        "replan_every": config.replan_every,
-        "lead": config.lead,
-        "ensemble": config.ensemble,
-        "delay": config.delay,
-        "guided": config.guided,
-        "candidates": config.candidates,
-        "scorer": config.scorer,
-        "fixed_noise": config.fixed_noise,
-        "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},
-        "jumps": jumps([np.array(row["moves"]) for row in rows], config.replan_every, config.delay),
-        "wall_seconds": seconds,
-        "versions": versions(),
-        "renderer": gl_renderer(),
-        "config_hash": config_hash(config),
-        "instructions": "shuffled" if config.shuffle_instructions else "matched",
-        "instruction": config.instruction,
-        "held_out_instructions": config.paraphrases == "held_out" and not config.instruction,
-        "split": config.split,
-        "variations": config.variations,
-        "grades": {
-            name: float(np.mean([row["grades"][name] for row in rows]))
-            for name in rows[0]["grades"]
-        },
-        "episodes": episodes,
-    }
 
 
 def _film(config: EvalConfig, job: Job, episodes: list[EpisodeResult], out: Path) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec
 
 import robolearn.envs  # noqa: F401  (registers the tasks)
 import robolearn.hardware  # noqa: F401  (registers the arm)
@@ -40,9 +42,7 @@ def make_env(
     Raises:
         ValueError: no such environment, or no such variation of it.
     """
-    if ":" not in env_id and env_id not in gymnasium.registry:
-        near = get_close_matches(env_id, env_ids(), n=3, cutoff=0.0)
-        raise ValueError(f"no environment {env_id!r}; near matches: {', '.join(near)}")
+    _check_exists(env_id)
     env = gymnasium.make(env_id, **options)
     if not variations:
         return env
@@ -50,3 +50,25 @@ def make_env(
     from robolearn.envs.variations import with_variations
 
     return with_variations(env, variations)
+
+
+def spec_of(env_id: str) -> EnvSpec:
+    """What an environment was registered with, its time limit among it.
+
+    Args:
+        env_id: as for `make_env`.
+
+    Raises:
+        ValueError: no such environment.
+    """
+    module, _, name = env_id.rpartition(":")
+    if module:
+        import_module(module)
+    _check_exists(name)
+    return gymnasium.spec(name)
+
+
+def _check_exists(env_id: str) -> None:
+    if ":" not in env_id and env_id not in gymnasium.registry:
+        near = get_close_matches(env_id, env_ids(), n=3, cutoff=0.0)
+        raise ValueError(f"no environment {env_id!r}; near matches: {', '.join(near)}")

@@ -78,7 +78,7 @@ def _render(
 
     result = results[evaluation]
     episodes = result["episodes"]
-    shown = _choose_videos(episodes, max_videos)
+    shown = chosen_videos(episodes, max_videos)
     unit, losses = _losses(log)
     return page(
         "report_template.html",
@@ -101,7 +101,7 @@ def _render(
         loss_chart=charts.loss_chart(losses, unit) if losses else None,
         losses=list(losses)[: len(charts.SERIES)],
         training=_training(log),
-        videos={e["seed"]: _embed(evaluation, e["video"]) for e in shown if e["video"]},
+        videos={e["seed"]: embed(evaluation, e["video"]) for e in shown if e["video"]},
         shown=shown,
     )
 
@@ -233,7 +233,7 @@ def _lengths(episodes: list[EpisodeResult], *, success: bool) -> list[int]:
     return [episode["length"] for episode in episodes if episode["success"] is success]
 
 
-def _choose_videos(episodes: list[EpisodeResult], limit: int) -> list[EpisodeResult]:
+def chosen_videos(episodes: list[EpisodeResult], limit: int) -> list[EpisodeResult]:
     """The episodes whose video is shown: failures first, with a third kept for successes."""
     filmed = [episode for episode in episodes if episode["video"]]
     failed = [episode for episode in filmed if not episode["success"]]
@@ -241,7 +241,12 @@ def _choose_videos(episodes: list[EpisodeResult], limit: int) -> list[EpisodeRes
     return [*failed[: limit - min(len(solved), limit // 3)], *solved][:limit]
 
 
-def _embed(folder: Path, video: str) -> str:
+def embed(folder: Path, video: str) -> str:
+    """A video as a data URI.
+
+    Raises:
+        ReportError: it is missing.
+    """
     path = folder / video
     if not path.is_file():
         raise ReportError(f"{path} is missing, but result.json names it: run the evaluation again")

@@ -33,6 +33,7 @@ class EpisodeResult(TypedDict):
     length: int  # steps
     progress: float  # 0..1, the best or last of the episode
     fault: str  # "" without one
+    failure: NotRequired[str]  # why it failed, see `robolearn.envs.failures`; "" if it did not
     grades: NotRequired[Mapping[str, float]]  # how well it went, of tasks that are graded
     latency_p50_ms: float  # of one decision
     video: str | None  # relative to the folder of the evaluation
@@ -71,6 +72,7 @@ class Result(TypedDict):
     held_out_instructions: bool
     split: NotRequired[str]  # which objects, scenes and goals; older results have train
     variations: NotRequired[Mapping[str, int]]  # names and levels; none: the plain task
+    failures: NotRequired[Mapping[str, int]]  # how many failed why, the most frequent first
     grades: NotRequired[Mapping[str, float]]  # means over the episodes
     episodes: list[EpisodeResult]
 

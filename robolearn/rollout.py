@@ -181,6 +181,7 @@ class _Recording:
             # Success at the very last step is success.
             "truncated": bool(truncated[slot] and not terminated[slot]),
             "fault": str(info[Info.FAULT][slot]),
+            "failure": str(info[Info.FAILURE][slot]) if Info.FAILURE in info else "",
             "grades": {
                 key.removeprefix(Info.GRADE): float(value[slot])
                 for key, value in info.items()

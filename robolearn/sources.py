@@ -1,6 +1,7 @@
-"""Where a policy comes from: a checkpoint, a run, or a server. `source_of` tells by its name.
+"""Where what acts comes from: a checkpoint, a run, a server, or a task's scripted expert.
 
 A source says what evaluation, deployment and verifiers must know of a policy before it runs.
+`source_of` tells it by its name.
 """
 
 from abc import ABC, abstractmethod
@@ -13,8 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 from robolearn import checkpoint
 
 if TYPE_CHECKING:
-    from robolearn.policies.base import Policy
+    from gymnasium.vector import VectorEnv
 
+    from robolearn.options import AgentOptions
+    from robolearn.policies.base import Policy
+    from robolearn.rollout import Actor
+
+EXPERT: Final = "expert"  # instead of a policy, the scripted expert of the simulated task
 # beginning of the name -> module:class of its source; anything else is a folder
 ELSEWHERE: Final = {
     "ws://": "remote:RemoteSource",
@@ -64,6 +70,14 @@ class Source(ABC):
             CheckpointError: damaged.
             OSError: a server does not answer.
         """
+
+    def actor(
+        self, options: "AgentOptions", env: "VectorEnv", *, background: bool = False
+    ) -> "Actor":
+        """What acts in an environment; see `robolearn.agent.open_agent`."""
+        from robolearn.agent import open_policy
+
+        return open_policy(self, options, env, background=background)
 
     def observation_options(self) -> dict[str, Any]:
         """The environment's options for what the policy was trained to look at."""
@@ -131,18 +145,53 @@ class CheckpointSource(Source):
         return checkpoint.load_policy(self.folder, device)
 
 
+class ExpertSource(Source):
+    """The scripted expert of the simulated task itself: what a policy may be measured against."""
+
+    where, env, fingerprint = EXPERT, "", EXPERT
+    cameras: Mapping[str, tuple[int, int]] = {}
+
+    @property
+    def run(self) -> Path:
+        """It has none; see `Source`."""
+        raise ValueError("a scripted expert has no folder for results; give --out")
+
+    def load(self, device: str = "cpu") -> "Policy":
+        """It is no policy; see `Source`."""
+        del device
+        raise ValueError("a scripted expert looks into the simulator: it can only be evaluated")
+
+    def actor(
+        self, options: "AgentOptions", env: "VectorEnv", *, background: bool = False
+    ) -> "Actor":
+        """See `Source`.
+
+        Raises:
+            ValueError: the environment has no expert, or its candidates shall be chosen among.
+        """
+        from robolearn.agent import ExpertAgent
+
+        if options.scorer or options.candidates > 1 or background:
+            raise ValueError("a scripted expert has no candidates, and acts in simulation only")
+        if not hasattr(env.get_attr("unwrapped")[0], "expert"):  # type: ignore[attr-defined]
+            raise ValueError(f"{env.spec and env.spec.id} has no scripted expert; give a policy")
+        return ExpertAgent(env)
+
+
 def source_of(where: str | Path) -> Source:
     """The source of this name.
 
     Args:
-        where: a checkpoint, a run, the address of a server (ws://HOST:PORT), or a policy of
-            LeRobot's (lerobot:FOLDER or lerobot:HUB_ID).
+        where: a checkpoint, a run, the address of a server (ws://HOST:PORT), a policy of LeRobot's
+            (lerobot:FOLDER or lerobot:HUB_ID), or `EXPERT`.
 
     Raises:
         CheckpointError: no such checkpoint.
         OSError: no such server.
     """
     where = str(where)
+    if where == EXPERT:
+        return ExpertSource()
     for beginning, place in ELSEWHERE.items():
         if where.startswith(beginning):
             module, _, name = place.partition(":")

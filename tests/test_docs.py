@@ -47,6 +47,10 @@ INSTEAD = {
     "robolearn bench --parts experts tasks": "true",
     "robolearn bench --parts peers": "true",
     "robolearn bench --parts soak": "true",
+    "robolearn bench run quick": "robolearn bench run quick --videos 1 --workers 0",
+    "robolearn bench run tabletop --agents flow=runs/demo taco=runs/demo+taco": "true",
+    "robolearn bench compare runs/bench/tabletop runs/older": "cp -r runs/bench/quick runs/older "
+    "&& robolearn bench compare runs/bench/quick runs/older",
     "robolearn bench-arm --policy runs/demo": "true",
     "robolearn bench-taco --policy runs/demo": "true",
     "robolearn bench-aloe": "true",
@@ -94,7 +98,7 @@ INSTEAD = {
     "robolearn demo --preset long --out runs/long --results docs/results": "true",
     "robolearn eval --policy runs/demo --device cuda --out runs/demo/eval-cuda": "true",
 }
-AS_IT_IS = {"robolearn report runs/cubes/eval", "robolearn doctor"}
+AS_IT_IS = {"robolearn report runs/cubes/eval", "robolearn doctor", "robolearn bench list"}
 # These work on the checkout, all others in `demo_folder`.
 IN_CHECKOUT = ("make ", "pre-commit ", "python ")
 
@@ -187,7 +191,7 @@ def test_options_exist(path, monkeypatch):
     """Also those of commands that run on another scale here, or not at all."""
     text = path.read_text()
     for command in re.findall(r"^robolearn .*$|(?<=`)robolearn \w[^`]* -[^`]*(?=`)", text, re.M):
-        name, *options = shlex.split(command)[1:]
+        name, options = cli.split(shlex.split(command)[1:])
         if name not in cli.COMMANDS:
             assert name == "COMMAND"  # as in "robolearn COMMAND --help"
             continue

@@ -9,8 +9,8 @@ from robolearn.contract import Info
 from robolearn.envs import peel
 from robolearn.envs.peel import PHRASES, STRIPS, Peel, force_error
 from robolearn.envs.task import State
-from robolearn.evaluate import row_of, summarise
 from robolearn.options import EvalConfig
+from robolearn.outcomes import row_of, summarise
 from robolearn.registry import make_env
 from robolearn.rollout import rollout
 from robolearn.seeding import stream

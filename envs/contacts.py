@@ -1,0 +1,59 @@
+"""What the hands of a task touch and hold, from the contacts of the running simulation."""
+
+from typing import Any, Final
+
+import mujoco
+import numpy as np
+
+CLOTH: Final = -1  # stands for the body of a cloth, which has none
+
+
+def fingers(task: Any) -> list[tuple[int, int]]:  # noqa: ANN401 (a ManipulationEnv)
+    """The bodies of the palm with its fixed finger, and of the moving jaw, of every hand."""
+    model = task.model
+    jaws = [model.jnt_bodyid[model.joint(task.arm.joints[k]).id] for k in task.arm.grippers]
+    return [(int(model.body_parentid[jaw]), int(jaw)) for jaw in jaws]
+
+
+class Hands:
+    """The hands of a task.
+
+    Args:
+        task: the simulated task; it is looked at when asked.
+
+    Attributes:
+        pads: the geoms that can touch things.
+    """
+
+    def __init__(self, task: Any) -> None:  # noqa: ANN401
+        self._task = task
+        self._hands = [_geoms(task.model, *hand) for hand in fingers(task)]
+        self.pads = np.flatnonzero(np.any([a | b for a, b in self._hands], axis=0))
+
+    def touched(self) -> set[int]:
+        """The bodies that a finger touches."""
+        return {body for palm, jaw in self._sides() for body in palm | jaw}
+
+    def held(self) -> set[int]:
+        """The bodies that both fingers of a hand touch."""
+        return {body for palm, jaw in self._sides() for body in palm & jaw}
+
+    def _sides(self) -> list[tuple[set[int], set[int]]]:
+        """The bodies that the palm, and the jaw, of each hand touch."""
+        data, model = self._task.data, self._task.model
+        pairs = data.contact.geom[data.contact.exclude == 0]
+        if not len(pairs):
+            return [(set(), set()) for _ in self._hands]
+        pairs = np.concatenate([pairs, pairs[:, ::-1]])
+        pairs = pairs[pairs[:, 0] >= 0]
+        bodies = np.where(pairs[:, 1] >= 0, model.geom_bodyid[pairs[:, 1]], CLOTH)
+        return [
+            (set(bodies[palm[pairs[:, 0]]].tolist()), set(bodies[jaw[pairs[:, 0]]].tolist()))
+            for palm, jaw in self._hands
+        ]
+
+
+def _geoms(model: mujoco.MjModel, palm: int, jaw: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which geoms can touch things with the palm, and with the jaw, bool (ngeom,) each."""
+    solid = (model.geom_contype | model.geom_conaffinity) > 0
+    return solid & (model.geom_bodyid == palm), solid & (model.geom_bodyid == jaw)

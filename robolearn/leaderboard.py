@@ -1,0 +1,153 @@
+"""The page of a benchmark, and the same as Markdown.
+
+Like all pages it stands alone: videos are data URIs, and links lead to places on the page.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robolearn.files import write_atomic
+from robolearn.pages import page, percent
+from robolearn.report import chosen_videos, embed
+from robolearn.results import EpisodeResult
+from robolearn.standings import THRESHOLDS, Entry
+
+Row = Mapping[str, Any]
+
+
+def write_leaderboard(summary: Path, entries: Sequence[Entry], out: Path, max_videos: int) -> None:
+    """Writes `bench.html` and `bench.md`.
+
+    Args:
+        summary: bench.json.
+        entries: the agents, whose episodes and videos are shown.
+        out: the folder.
+        max_videos: how many videos are embedded at most, failures first.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    from robolearn import charts  # matplotlib
+
+    result = json.loads(summary.read_text())
+    agents = result["agents"]
+    keys = ("success", "success_low", "success_high")
+    values = {
+        "result": result,
+        "agents": agents,
+        "series": charts.SERIES,
+        "latency_chart": charts.latency_chart(
+            {n: (row["latency_ms"]["p50"], *(row[k] for k in keys)) for n, row in agents.items()}
+        ),
+        "profile_chart": charts.profile_chart(
+            {name: row["profile"] for name, row in agents.items()}, THRESHOLDS.tolist()
+        ),
+        "levels": {
+            name: charts.levels_chart(
+                name, {a: _curve(result, row, name) for a, row in agents.items()}
+            )
+            for name in _varied(result["suite"])
+        },
+        "reasons": _reasons(agents),
+        "cells": _cells(result, entries, max_videos),
+    }
+    write_atomic(out / "bench.html", page("leaderboard_template.html", **values).encode())
+    write_atomic(out / "bench.md", markdown(result).encode())
+
+
+def _varied(suite: Row) -> list[str]:
+    """The variations that some task has alone, at several levels."""
+    alone = [v for task in suite["tasks"].values() if len(v := task["variations"]) == 1]
+    names = [name for variations in alone for name in variations]
+    return [name for name in dict.fromkeys(names) if names.count(name) > 1]
+
+
+def _curve(result: Row, agent: Row, name: str) -> list[tuple[float, ...]]:
+    """Success by the level of a variation, the plain task at level 0."""
+    points = []
+    for label, task in result["suite"]["tasks"].items():
+        if not task["variations"] or list(task["variations"]) == [name]:
+            cell = agent["tasks"][label]
+            ends = (cell["success"], cell["success_low"], cell["success_high"])
+            points.append((float(task["variations"].get(name, 0)), *ends))
+    return sorted(points)
+
+
+def _reasons(agents: Row) -> list[str]:
+    """All groups of failures that occurred, the most frequent first."""
+    count: dict[str, int] = {}
+    for row in agents.values():
+        for name, times in row["failures"].items():
+            count[name] = count.get(name, 0) + times
+    return sorted(count, key=lambda name: -count[name])
+
+
+def _cells(result: Row, entries: Sequence[Entry], max_videos: int) -> list[Row]:
+    """Every agent on every task, the weakest first: its failed seeds by group, and videos."""
+    cells = [(label, entry) for label in result["suite"]["tasks"] for entry in entries]
+    cells.sort(key=lambda cell: cell[1].results[cell[0]]["success"])
+    share, left, rows = max(1, max_videos // len(cells)), max_videos, []
+    for label, entry in cells:
+        shown = chosen_videos(entry.results[label]["episodes"], min(share, left))
+        left -= len(shown)
+        folder = entry.folder / label
+        rows.append(
+            {
+                "label": label,
+                "agent": entry.name,
+                "row": result["agents"][entry.name]["tasks"][label],
+                "groups": _groups(entry.results[label]["episodes"]),
+                "videos": [(e, embed(folder, str(e["video"]))) for e in shown],
+            }
+        )
+    return rows
+
+
+def _groups(episodes: Sequence[EpisodeResult]) -> dict[str, list[int]]:
+    """The seeds of failed episodes by why they failed, the most frequent first."""
+    groups: dict[str, list[int]] = {}
+    for episode in episodes:
+        if not episode["success"]:
+            groups.setdefault(episode.get("failure", ""), []).append(episode["seed"])
+    return dict(sorted(groups.items(), key=lambda item: -len(item[1])))
+
+
+def markdown(result: Row) -> str:
+    """The standings, success by task, and the pairs, as tables of Markdown."""
+    suite, agents, pairs = result["suite"], result["agents"], result["pairs"]
+    parts = [f"# {suite['name']}", f"{suite['title']}. Suite `{suite['hash']}`."]
+    parts += [_table(_standings(agents)), _table(_by_task(suite, agents))]
+    parts += [_table(_pairs(pairs))] if pairs else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _standings(agents: Row) -> Iterator[Sequence[str]]:
+    yield ("agent", "success", "95 % interval", "progress, IQM", "decision, p50 and p99")
+    for name, row in agents.items():
+        ends = f"{percent(row['success_low'])} to {percent(row['success_high'])}"
+        times = f"{row['latency_ms']['p50']:.0f} and {row['latency_ms']['p99']:.0f} ms"
+        yield (name, percent(row["success"]), ends, percent(row["score_iqm"]), times)
+
+
+def _by_task(suite: Row, agents: Row) -> Iterator[Sequence[str]]:
+    yield ("task", *agents)
+    for label in suite["tasks"]:
+        cells = [row["tasks"][label] for row in agents.values()]
+        yield (label, *(f"{percent(c['success'])} ({c['successes']}/{c['n']})" for c in cells))
+
+
+def _pairs(pairs: Sequence[Row]) -> Iterator[Sequence[str]]:
+    yield ("agent", "against", "task", "points", "only the former", "only the latter", "p", "Holm")
+    for pair in pairs:
+        for label, row in {**pair["tasks"], "all": pair["all"]}.items():
+            counts = (str(row["gained"]), str(row["lost"]))
+            tests = (f"{row['p_value']:.2g}", f"{row['p_holm']:.2g}")
+            points = f"{row['gain_points']:+.1f}"
+            yield (pair["agent"], pair["against"], label, points, *counts, *tests)
+
+
+def _table(rows: Iterator[Sequence[str]]) -> str:
+    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([head, "|" + "---|" * (head.count(" | ") + 1), *body])
