@@ -20,6 +20,7 @@ def _lazy(module: str, name: str) -> Callable[[], Any]:
 POLICIES: dict[str, Callable[[], "type[TrainablePolicy]"]] = {
     "flow": _lazy("flow", "FlowPolicy"),
     "diffusion": _lazy("diffusion", "DiffusionPolicy"),
+    "act2goal": _lazy("act2goal", "Act2GoalPolicy"),
 }
 IMPROVERS: dict[str, Callable[[], "Callable[[Any], Improver]"]] = {
     "aloe": _lazy("aloe", "Aloe"),

@@ -1,7 +1,7 @@
 """Multi-scale temporal hashing: which steps between now and a goal are looked at, and predicted.
 
-Zhou et al. 2025, "Act2Goal", after notes on it: densely up to P steps ahead, which are executed, and
-sparsely from there to the goal, which is K steps away:
+Zhou et al. 2025, "Act2Goal", known from notes on it: densely up to P steps ahead, which are
+executed, and sparsely from there to the goal, which is K steps away:
 
     near  min(k r, K), k = 1..P/r        far  d_1 < d_2 < .. < d_M = K
 
@@ -14,11 +14,11 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import numpy as np
 
-Spacing = Literal["geometric", "printed", "exponential", "uniform", "none"]
+from robolearn.policies.configs import Spacing
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def far_points(goal: int, near: int, count: int, spacing: Spacing) -> list[int]:
         return []
     count = min(count, goal - near)
     wanted = [_PLACES[spacing](goal, near, count, m) for m in range(1, count + 1)]
-    points = []
+    points: list[int] = []
     for m, place in enumerate(wanted, start=1):
         least, most = near + m, goal - (count - m)  # leave room for those before and after
         points.append(min(max(place, least, points[-1] + 1 if points else 0), most))

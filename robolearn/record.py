@@ -159,6 +159,11 @@ class Onlooker:
         del slot
         return []
 
+    def notes(self, slot: int) -> dict[str, list[float]]:
+        """None."""
+        del slot
+        return {}
+
 
 def main(config: RecordConfig) -> int:
     """Runs the command."""

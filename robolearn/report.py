@@ -102,6 +102,9 @@ def _render(
         losses=list(losses)[: len(charts.SERIES)],
         training=_training(log),
         videos={e["seed"]: _embed(evaluation, e["video"]) for e in shown if e["video"]},
+        strips={
+            e["seed"]: _embed(evaluation, e["strip"], "image/png") for e in shown if "strip" in e
+        },
         shown=shown,
     )
 
@@ -241,8 +244,8 @@ def _choose_videos(episodes: list[EpisodeResult], limit: int) -> list[EpisodeRes
     return [*failed[: limit - min(len(solved), limit // 3)], *solved][:limit]
 
 
-def _embed(folder: Path, video: str) -> str:
-    path = folder / video
+def _embed(folder: Path, file: str, kind: str = "video/mp4") -> str:
+    path = folder / file
     if not path.is_file():
         raise ReportError(f"{path} is missing, but result.json names it: run the evaluation again")
-    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+    return f"data:{kind};base64," + base64.b64encode(path.read_bytes()).decode()

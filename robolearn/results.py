@@ -35,6 +35,9 @@ class EpisodeResult(TypedDict):
     fault: str  # "" without one
     grades: NotRequired[Mapping[str, float]]  # how well it went, of tasks that are graded
     latency_p50_ms: float  # of one decision
+    # What the policy knew, at the first decision: see `Policy.notes`
+    notes: NotRequired[Mapping[str, float]]
+    strip: NotRequired[str]  # what it imagined beside what then happened, likewise
     video: str | None  # relative to the folder of the evaluation
 
 
@@ -72,6 +75,7 @@ class Result(TypedDict):
     split: NotRequired[str]  # which objects, scenes and goals; older results have train
     variations: NotRequired[Mapping[str, int]]  # names and levels; none: the plain task
     grades: NotRequired[Mapping[str, float]]  # means over the episodes
+    goal: NotRequired[Sequence[str]]  # where goal pictures came from; older results have none
     episodes: list[EpisodeResult]
 
 

@@ -1,4 +1,4 @@
-"""Temporal hashing: whole numbers, in order, up to the goal and never beyond, for all K, P, M, r."""
+"""Temporal hashing: whole numbers, in order, up to the goal, for all K, P, M and r."""
 
 from itertools import pairwise
 
