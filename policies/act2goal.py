@@ -29,7 +29,6 @@ from robolearn.policies.base import (
     Batch,
     Chunks,
     Context,
-    Imagined,
     Info,
     Normaliser,
 )
@@ -39,7 +38,7 @@ from robolearn.policies.flow import FlowPolicy, between
 from robolearn.policies.hashing import Hashing
 from robolearn.policies.heads import Prefix, TimeEncoder, TransformerLayer
 from robolearn.policies.temporal_distance import TemporalDistance
-from robolearn.policies.world_model import GROUPS, WorldModel
+from robolearn.policies.world_model import GROUPS, PLACE, Imagined, WorldModel
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ class ActionExpert(nn.Module):
         places = config.horizon // config.patch + self.hashing.far_points
         self.time = TimeEncoder(width)
         self.inward, self.far = nn.Linear(config.patch * joints, width), nn.Linear(joints, width)
-        self.place = nn.Parameter(0.02 * torch.randn(places, width))
+        self.place = nn.Parameter(PLACE * torch.randn(places, width))
         self.ahead = nn.Linear(self.hashing.far_points + 1, width)
         self.layers = nn.ModuleList(TransformerLayer(width, tokens[1]) for _ in range(config.depth))
         self.summaries = nn.ModuleList(

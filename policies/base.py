@@ -23,6 +23,7 @@ from robolearn.contract import ArmSpec, observation_space
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
+    from robolearn.policies.world_model import Imagined
     from robolearn.windows import Sampler
 
 Batch = dict[str, Any]
@@ -72,19 +73,6 @@ class Overlap:
 
     actions: np.ndarray
     weights: np.ndarray
-
-
-@dataclass
-class Imagined:
-    """What a policy expects to see on its way.
-
-    Attributes:
-        frames: camera -> uint8 (B, T, h, w, 3).
-        offsets: int (B, T), control steps from now to each of them.
-    """
-
-    frames: Mapping[str, Tensor]
-    offsets: Tensor
 
 
 class Policy(nn.Module, ABC):
@@ -152,7 +140,7 @@ class Policy(nn.Module, ABC):
         del context
         return {}
 
-    def imagine(self, observation: Batch) -> Imagined | None:
+    def imagine(self, observation: Batch) -> "Imagined | None":
         """What it expects to see from B observations on; None for one that imagines nothing."""
         del observation
         return None

@@ -11,6 +11,8 @@ future hears the time, and how far its frames and the goal are.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,7 +23,21 @@ from robolearn.policies.configs import Act2GoalConfig
 from robolearn.policies.hashing import Hashing
 from robolearn.policies.heads import Modulated, SelfAttention, TimeEncoder, feed_forward
 
-GROUPS = 3  # of tokens: now, goal, future
+GROUPS: Final = 3  # of tokens: now, goal, future
+PLACE: Final = 0.5  # spread of the places that tokens begin with, beside contents of about 1
+
+
+@dataclass
+class Imagined:
+    """What a policy expects to see on its way.
+
+    Attributes:
+        frames: camera -> uint8 (B, T, h, w, 3).
+        offsets: int (B, T), control steps from now to each of them.
+    """
+
+    frames: Mapping[str, Tensor]
+    offsets: Tensor
 
 
 class WorldModel(nn.Module):
@@ -50,7 +66,7 @@ class WorldModel(nn.Module):
         self.eye = Encoder(config.latents)  # begins as the autoencoder's, and learns to act
         self.inward = nn.Linear(config.latents, width)
         self.noisy = nn.Linear(frames, width)
-        self.place = nn.Parameter(0.02 * torch.randn(GROUPS, self.count, width))
+        self.place = nn.Parameter(PLACE * torch.randn(GROUPS, self.count, width))
         self.clean = nn.Parameter(0.02 * torch.randn(2, 1, width))
         self.time = TimeEncoder(width)
         self.ahead = nn.Linear(2 * hashing.frames + 1, width)

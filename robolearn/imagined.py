@@ -12,7 +12,8 @@ import torch
 
 from robolearn.episodes import Episode
 from robolearn.files import write_atomic
-from robolearn.policies.base import Imagined, Policy, as_tensors
+from robolearn.policies.base import Policy, as_tensors
+from robolearn.policies.world_model import Imagined
 
 SCALE: Final = 3  # times the size of what the policy sees
 GAP: Final = 2  # pixels between pictures

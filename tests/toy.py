@@ -180,7 +180,7 @@ def train_config(data, run, **changes):
     from robolearn.options import TrainConfig
 
     settings = {"steps": 4, "batch_size": 8, "warmup": 2, "log_every": 1, "threads": 1}
-    return TrainConfig(data, run, TINY, **{**settings, **changes})
+    return TrainConfig(data, run, **{"policy": TINY, **settings, **changes})
 
 
 def arm_description(arm=TOY_ARM):
