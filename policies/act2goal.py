@@ -54,6 +54,11 @@ def hashing_of(config: Act2GoalConfig) -> Hashing:
     return Hashing(config.horizon, config.stride, config.far, furthest, config.spacing)
 
 
+def within(steps: Tensor, furthest: int) -> Tensor:
+    """Whole steps that goals in training may be away, (B,), of estimated ones."""
+    return steps.detach().clamp(1, furthest).round().long()
+
+
 class Planner(nn.Module):
     """What perceives: the world model, the joints, and how far the goal is."""
 
@@ -147,9 +152,9 @@ class ActionExpert(nn.Module):
 
     def _ahead(self, steps: Tensor) -> Tensor:
         """How far goal and far actions are, (B, W)."""
-        goal = steps.detach().cpu().numpy()
-        far = torch.from_numpy(self.hashing.far_offsets(goal)[0]).to(steps.device)
-        known = torch.cat([steps[:, None].clamp(1, self.hashing.furthest), far], 1).float()
+        goal = within(steps, self.hashing.furthest)
+        far = torch.from_numpy(self.hashing.far_offsets(goal.cpu().numpy())[0]).to(goal)
+        known = torch.cat([goal[:, None], far], 1).float()
         return self.ahead(known.log() / np.log(self.hashing.furthest + 1))
 
 
@@ -182,8 +187,14 @@ class Act2GoalPolicy(FlowPolicy):
         """Also trains the autoencoder, which takes a minute or two; see `DenoisingPolicy`.
 
         Raises:
-            DatasetError: no episode is long enough for the chunk and the far points.
+            DatasetError: no episode is long enough for the chunk and the far points, or the
+                cameras' pictures have different sizes.
         """
+        if len({*self.cameras.values()}) > 1:
+            raise DatasetError(
+                f"{dataset.root} has pictures of several sizes; record all cameras in one for "
+                "act2goal"
+            )
         needed, longest = self.horizon + self.auxiliary + 1, int(dataset.episodes.length.max())
         if longest < needed:
             raise DatasetError(
@@ -261,7 +272,8 @@ class Act2GoalPolicy(FlowPolicy):
         world = self.backbone.world
         now, goal, steps = self._seen(observation)
         noise, t = world.start.expand(len(now), -1, -1, -1), torch.zeros(len(now), 1).to(now)
-        features = world(now, goal, noise, t, self._within(steps))[1]
+        known = within(steps, world.hashing.furthest)
+        features = world(now, goal, noise, t, known)[1]
         agent_pos = observation["agent_pos"]
         memories = self.backbone.remembered(features, agent_pos)
         return Context(memories[-1], agent_pos, self.head.prefix(memories, steps))
@@ -271,10 +283,6 @@ class Act2GoalPolicy(FlowPolicy):
         world = self.backbone.world
         now, goal = world.see(observation["pixels"]), world.see(observation["goal_pixels"])
         return now, goal, self.backbone.distance.steps(now, goal)
-
-    def _within(self, steps: Tensor) -> Tensor:
-        """K, whole steps that goals in training may be away."""
-        return steps.round().clamp(1, self.config.hindsight.furthest).long()
 
     def _finish(self, context: Context, clean: Tensor, features: Tensor) -> Chunks:
         """Where there is no plan, the arm stays where it is; see `DenoisingPolicy`."""
@@ -292,7 +300,8 @@ class Act2GoalPolicy(FlowPolicy):
     def imagine(self, observation: Batch) -> Imagined:
         """The frames at the hashed steps; see `Policy`."""
         now, goal, steps = self._seen(observation)
-        world, within = self.backbone.world, self._within(steps)
-        latents = world.imagine(now, goal, within, self.config.sample_steps)
-        offsets = torch.from_numpy(world.hashing.offsets(within.cpu().numpy()))
+        world = self.backbone.world
+        known = within(steps, world.hashing.furthest)
+        latents = world.imagine(now, goal, known, self.config.sample_steps)
+        offsets = torch.from_numpy(world.hashing.offsets(known.cpu().numpy()))
         return Imagined(world.decode(latents), offsets)

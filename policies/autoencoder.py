@@ -116,7 +116,8 @@ class Autoencoder(nn.Module):
 
     @torch.inference_mode()
     def _latents(self, pixels: np.ndarray) -> np.ndarray:
-        return self.encoder(torch.tensor(pixels)).half().numpy()
+        device = next(self.parameters()).device
+        return self.encoder(torch.tensor(pixels, device=device)).half().cpu().numpy()
 
 
 def cells_of(size: tuple[int, int]) -> tuple[int, int]:
