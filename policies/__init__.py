@@ -20,6 +20,7 @@ def _lazy(module: str, name: str) -> Callable[[], Any]:
 POLICIES: dict[str, Callable[[], "type[TrainablePolicy]"]] = {
     "flow": _lazy("flow", "FlowPolicy"),
     "diffusion": _lazy("diffusion", "DiffusionPolicy"),
+    "act2goal": _lazy("act2goal", "Act2GoalPolicy"),
     # made of another policy by post-training
     "recap": _lazy("recap", "RecapPolicy"),
     "fql": _lazy("fql", "FqlPolicy"),

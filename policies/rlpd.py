@@ -76,7 +76,7 @@ class RlpdPolicy(ActingPolicy):
 
     def cloning_loss(self, features: Tensor, batch: Batch) -> Tensor:
         """Minus the log-density of recorded chunks, a mean over their numbers."""
-        density = self.actor.log_density(features, self.inner.clean_of(batch)[:, None])
+        density = self.actor.log_density(features, self.inner.clean_of(batch))
         inside = batch["mask"][:, None, :, None].expand_as(density)
         return -(density * inside).sum() / inside.sum()
 

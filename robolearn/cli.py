@@ -19,6 +19,7 @@ METHODS: Final = {
     "train": {
         "flow": (*_TRAIN, "policies.configs:FlowConfig"),
         "diffusion": (*_TRAIN, "policies.configs:DiffusionConfig"),
+        "act2goal": (*_TRAIN, "policies.configs:Act2GoalConfig"),
         "taco": (*_FIT, "policies.configs:TacoConfig"),
         "knn": (*_FIT, "policies.configs:KnnConfig"),
         "mahalanobis": (*_FIT, "policies.configs:MahalanobisConfig"),

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from robolearn.contract import SAFE_ACCELERATION, SAFE_SPEED
 from robolearn.policies.configs import (
+    Act2GoalConfig,
     DiffusionConfig,
     FlowConfig,
     KnnConfig,
@@ -155,7 +156,7 @@ class TrainConfig:
 
     data: Path  # dataset folder
     out: Path  # run folder: config, log, checkpoints
-    policy: FlowConfig | DiffusionConfig = field(default_factory=FlowConfig)
+    policy: FlowConfig | DiffusionConfig | Act2GoalConfig = field(default_factory=FlowConfig)
     init: Path | None = None  # fine-tune this policy: a checkpoint, or a run; --policy is its own
     obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # what it looks at
     steps: int = 4000  # optimiser steps
@@ -206,6 +207,7 @@ class EvalConfig(AgentOptions):
     paraphrases: str = "held_out"  # wording of the instructions: train, held_out or all
     split: str = "train"  # which objects, scenes and goals of the task
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
+    goal: tuple[str, ...] = ("demonstration",)  # of policies that are shown it: see goals.py
     shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
     videos: int = 8  # how many episodes are filmed
     workers: int = 2  # processes

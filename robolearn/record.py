@@ -161,6 +161,11 @@ class Onlooker:
         del slot
         return []
 
+    def notes(self, slot: int) -> dict[str, list[float]]:
+        """None."""
+        del slot
+        return {}
+
 
 def main(config: RecordConfig) -> int:
     """Runs the command."""

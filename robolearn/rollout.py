@@ -33,6 +33,9 @@ class Actor(Protocol):
     def latency(self, slot: int) -> list[float]:
         """Seconds of every decision of the episode in this slot."""
 
+    def notes(self, slot: int) -> dict[str, list[float]]:
+        """What is known of each of these decisions, by name; see `Policy.notes`."""
+
 
 def rollout(
     env: gymnasium.Env | VectorEnv,
@@ -115,7 +118,7 @@ class _Rollout:
             for slot in np.flatnonzero(terminated | truncated):
                 finished = self.slots[slot]
                 if finished:
-                    yield finished.episode(self.actor.latency(slot))
+                    yield finished.episode(self.actor, slot)
                 self._begin(int(slot))
 
     def _begin(self, slot: int) -> None:
@@ -189,7 +192,7 @@ class _Recording:
             },
         }
 
-    def episode(self, latency: list[float]) -> Episode:
+    def episode(self, actor: Actor, slot: int) -> Episode:
         stacked: dict[str, Any] = {k: np.stack([f[k] for f in self.frames]) for k in self.frames[0]}
         keys = self.observations[0]
         observations = {k: np.stack([o[k] for o in self.observations]) for k in keys}
@@ -198,7 +201,8 @@ class _Recording:
             observations=observations,
             **stacked,
             **self.end,
-            latency=np.array(latency, np.float32),
+            latency=np.array(actor.latency(slot), np.float32),
+            notes={k: np.array(values) for k, values in actor.notes(slot).items()},
         )
 
 

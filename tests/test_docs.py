@@ -89,6 +89,19 @@ INSTEAD = {
     "--policy runs/demo --variations camera 1 light 2 --episodes 1 --videos 0 --workers 0",
     "robolearn record --out data/varied --variations texture 2 distractors 2": "robolearn record "
     "--out data/varied --variations texture 2 distractors 2 --episodes 1 --workers 0",
+    "robolearn train --policy act2goal --data data/cubes --out runs/a2g": "robolearn record "
+    "--out data/cubes --episodes 2 --workers 0 && robolearn train --policy act2goal "
+    "--data data/cubes --out runs/a2g --steps 2 --batch-size 4 --threads 1 "
+    "--policy.autoencoder-steps 2",
+    "robolearn eval --policy runs/a2g": "robolearn eval --policy runs/a2g --episodes 1 --videos 1 "
+    "--workers 0",
+    "robolearn eval --policy runs/a2g --goal top=top.png wrist=wrist.png --episodes 1": "robolearn "
+    "eval --policy runs/a2g --goal top=top.png wrist=wrist.png --episodes 1 --videos 0 --workers 0",
+    "robolearn train --data data/cubes --out runs/shown --policy.goal pictures": "robolearn train "
+    "--data data/cubes --out runs/shown --policy.goal pictures --steps 2 --batch-size 4 "
+    "--threads 1",
+    "robolearn eval --policy runs/shown": "robolearn eval --policy runs/shown --episodes 1 "
+    "--videos 0 --workers 0",
     "robolearn deploy --policy runs/demo": "robolearn deploy --policy runs/demo --seconds 1",
     # Large models of others; tests/test_backbones.py has small ones.
     "robolearn train --data data/cubes --out runs/dino --policy.backbone pretrained": "true",
@@ -98,7 +111,12 @@ INSTEAD = {
     "robolearn demo --preset long --out runs/long --results docs/results": "true",
     "robolearn eval --policy runs/demo --device cuda --out runs/demo/eval-cuda": "true",
 }
-AS_IT_IS = {"robolearn report runs/cubes/eval", "robolearn doctor", "robolearn bench list"}
+AS_IT_IS = {
+    "robolearn report runs/cubes/eval",
+    "robolearn report runs/a2g/eval",
+    "robolearn doctor",
+    "robolearn bench list",
+}
 # These work on the checkout, all others in `demo_folder`.
 IN_CHECKOUT = ("make ", "pre-commit ", "python ")
 

@@ -46,6 +46,9 @@ def skilled(monkeypatch):
         def latency(self, slot):
             return [0.001, 0.003]
 
+        def notes(self, slot):
+            return {}
+
     actors = []
 
     def open_agent(options, env):
