@@ -162,7 +162,7 @@ class Act2GoalPolicy(FlowPolicy):
     """See the module's docstring."""
 
     kind: ClassVar[str] = Act2GoalConfig.kind
-    config_type = Act2GoalConfig
+    config_type: ClassVar[type[Act2GoalConfig]] = Act2GoalConfig  # type: ignore[assignment]
     config: Act2GoalConfig
     backbone: Planner
     head: ActionExpert

@@ -22,7 +22,7 @@ from robolearn.policies.heads import Prefix
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
-    from robolearn.windows import Windows
+    from robolearn.windows import Sampler
 
 
 class DerivedPolicy(TrainablePolicy):
@@ -82,7 +82,7 @@ class DerivedPolicy(TrainablePolicy):
         """See `Policy`."""
         return self.inner.encoder()
 
-    def windows(self, dataset: "EpisodeDataset") -> "Windows":
+    def windows(self, dataset: "EpisodeDataset") -> "Sampler":
         """See `Policy`."""
         return self.inner.windows(dataset)
 

@@ -84,7 +84,7 @@ def fresh_policy(
     flow = FlowConfig(backbone=SmallConfig(width=config.width), **sizes)
     inner = FlowPolicy(flow, {}, asdict(arm), vocabulary, states["environment_state"].shape[1])
     inner.backbone.fit(states)
-    nn.init.zeros_(inner.head.outward.bias)  # type: ignore[union-attr, arg-type]
+    nn.init.zeros_(inner.head.outward.bias)
     _scale_chunks(inner, arm, config)
     steering = DsrlConfig(bound=config.bound, shared=True, hidden=config.hidden, depth=config.depth)
     return DsrlPolicy(inner, steering)

@@ -63,6 +63,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "options:ReportConfig",
         "make an HTML page of an evaluation",
     ),
+    "card": ("card", "card:CardConfig", "write a model card for a checkpoint"),
     "bench": ("bench", "bench:BenchConfig", "measure speed against MuJoCo and LeRobot"),
     "bench list": ("bench_list", "bench_list:BenchListConfig", "list the suites"),
     "bench run": ("bench_run", "bench_run:BenchRunConfig", "run agents side by side on a suite"),

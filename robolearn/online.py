@@ -69,6 +69,11 @@ class Explorer:
         self._age += 1
         return actions
 
+    def notes(self, slot: int) -> dict[str, list[float]]:
+        """See `Actor`: none."""
+        del slot
+        return {}
+
     @torch.no_grad()
     def _decide(self, observation: Observation, due: np.ndarray) -> None:
         names = ("agent_pos", "environment_state")

@@ -116,6 +116,7 @@ AS_IT_IS = {
     "robolearn report runs/a2g/eval",
     "robolearn doctor",
     "robolearn bench list",
+    "robolearn card --policy runs/demo",
 }
 # These work on the checkout, all others in `demo_folder`.
 IN_CHECKOUT = ("make ", "pre-commit ", "python ")
@@ -323,7 +324,7 @@ def test_taco_tables():
     names = ("base", "taco", "taco_2", "taco_50", *SCORERS)
     task = {"n": 500, **dict.fromkeys(names, row)}
     mean = {key: value for key, value in row.items() if key not in ("success_low", "success_high")}
-    taco = {"config": {"compared": 16}, "tasks": {"scatter": {"Lift": task}}}
+    taco = {"config": {"compared": 16, "ablated": ["Lift"]}, "tasks": {"scatter": {"Lift": task}}}
     taco["scatter"] = {"n": 500, **dict.fromkeys(names, mean)}
     taco["ablations"] = {"Lift": {"n": 500, "taco": row, **dict.fromkeys(ABLATIONS, row)}}
     taco |= {f"latency_{kind}_p{q}_ms": 12.34 for kind in ("one", "many") for q in (50, 99)}
