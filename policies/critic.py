@@ -171,7 +171,8 @@ class Critic(Fitted):
         config = from_json(CriticConfig, description["config"])
         names = ("tokens", "relative", "executed", "lowest", "base")
         pace = description.get("replan_every", 0)  # older critics do not say
-        return cls(config, *(description[name] for name in names), pace)
+        known = {name: description[name] for name in names}
+        return cls(config, **known, replan_every=pace)
 
 
 class MlpTrunk(nn.Module):

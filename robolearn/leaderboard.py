@@ -88,7 +88,8 @@ def _cells(result: Row, entries: Sequence[Entry], max_videos: int) -> list[Row]:
     """Every agent on every task, the weakest first: its failed seeds by group, and videos."""
     cells = [(label, entry) for label in result["suite"]["tasks"] for entry in entries]
     cells.sort(key=lambda cell: cell[1].results[cell[0]]["success"])
-    share, left, rows = max(1, max_videos // len(cells)), max_videos, []
+    share, left = max(1, max_videos // len(cells)), max_videos
+    rows: list[Row] = []
     for label, entry in cells:
         shown = chosen_videos(entry.results[label]["episodes"], min(share, left))
         left -= len(shown)

@@ -337,7 +337,7 @@ def test_taco_tables():
     assert "| 16 candidates | TACO | nearest neighbour | Mahalanobis distance |" in text
     assert f"| Lift, scatter, n = 500 | {' | '.join([points] * len(SCORERS))} |" in text
     text = table("taco-candidates", {"taco": taco})
-    assert "| candidates | 1 | 2 | 50 |" in text
+    assert "| candidates | 1 | 2 | 16 | 50 |" in text
     assert "| Lift, scatter | 63.2 % | 63.2 % | 63.2 % |" in text
     text = table("taco-ablations", {"taco": taco})
     assert f"| TACO as it is, Lift, n = 500 | {success} |   |" in text
