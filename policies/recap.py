@@ -68,7 +68,7 @@ class Recap(Judge):
         good = are_good(
             advantages(replay, returns, at, config.lookahead),
             replay.tasks[replay.episode[replay.starts]],
-            replay.episode[replay.starts] < experience.demonstrations,
+            np.asarray(replay.episode[replay.starts] < experience.demonstrations),
             replay.fragments(replay.starts).intervention.any(1),
             config.share,
         )

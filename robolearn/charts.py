@@ -116,7 +116,7 @@ def latency_chart(agents: Mapping[str, tuple[float, float, float, float]]) -> Ma
         color, ends = THEME[SERIES[index % len(SERIES)]], [[success - low], [high - success]]
         axes.errorbar([latency], [success], ends, fmt="o", color=color, markersize=5, elinewidth=1)
         beside = (7, 8 - 11 * (index % 3))  # names of points that lie together stay apart
-        where = {"xytext": beside, "textcoords": "offset points", "fontsize": 8}
+        where: dict[str, Any] = {"xytext": beside, "textcoords": "offset points", "fontsize": 8}
         axes.annotate(name, (latency, success), color=THEME["ink"], **where)
     axes.set_xscale("symlog", linthresh=1.0)  # a script decides in no time
     axes.set_xlim(-0.2, 3.0 * max(1.0, *(row[0] for row in agents.values())))
