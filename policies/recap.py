@@ -68,8 +68,8 @@ class Recap(Judge):
         good = are_good(
             advantages(replay, returns, at, config.lookahead),
             replay.tasks[replay.episode[replay.starts]],
-            np.asarray(replay.episode[replay.starts] < experience.demonstrations),
-            replay.fragments(replay.starts).intervention.any(1),
+            replay.episode[replay.starts] < experience.demonstrations,
+            np.asarray(replay.fragments(replay.starts).intervention.any(1)),
             config.share,
         )
         unseen = replay.starts_of(held)
