@@ -34,7 +34,12 @@ class Mislabelled(Variation):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Starts an episode; a wished instruction is the one that is told.
+        """Starts an episode.
+
+        Args:
+            seed: of the episode.
+            options: "instruction" is what is told; "pursued" is what is done instead where the
+                label is wrong, by default any other goal that is in reach.
 
         Raises:
             ValueError: see the task; also a task with one goal only.
@@ -44,7 +49,8 @@ class Mislabelled(Variation):
         self._told = None
         if rng.random() < self.strength:
             told = self.task.draw(chosen, wish(options))
-            options = {**(options or {}), "instruction": self._another(chosen, told, rng)}
+            pursued = (options or {}).get("pursued") or self._another(chosen, told, rng)
+            options = {**(options or {}), "instruction": pursued}
             self._told = told
         observation, info = self.env.reset(seed=seed, options=options)
         return self._as_told(observation), self._as_told_info(info)

@@ -20,6 +20,12 @@ def _lazy(module: str, name: str) -> Callable[[], Any]:
 POLICIES: dict[str, Callable[[], "type[TrainablePolicy]"]] = {
     "flow": _lazy("flow", "FlowPolicy"),
     "diffusion": _lazy("diffusion", "DiffusionPolicy"),
+    "act2goal": _lazy("act2goal", "Act2GoalPolicy"),
+    # made of another policy by post-training
+    "recap": _lazy("recap", "RecapPolicy"),
+    "fql": _lazy("fql", "FqlPolicy"),
+    "dsrl": _lazy("dsrl", "DsrlPolicy"),
+    "rlpd": _lazy("rlpd", "RlpdPolicy"),
 }
 IMPROVERS: dict[str, Callable[[], "Callable[[Any], Improver]"]] = {
     "aloe": _lazy("aloe", "Aloe"),
@@ -28,6 +34,10 @@ IMPROVERS: dict[str, Callable[[], "Callable[[Any], Improver]"]] = {
     "awr": _lazy("awr", "Awr"),
     "iql": _lazy("iql", "Iql"),
     "q-chunking": _lazy("q_chunking", "QChunking"),
+    "recap": _lazy("recap", "Recap"),
+    "fql": _lazy("fql", "Fql"),
+    "dsrl": _lazy("dsrl", "Dsrl"),
+    "rlpd": _lazy("rlpd", "Rlpd"),
 }
 
 BACKBONES: dict[str, Callable[[], Callable[..., "Backbone"]]] = {

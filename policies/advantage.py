@@ -14,12 +14,14 @@ so this is a step towards the better actions, not the exact solution of a regula
 """
 
 import copy
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from robolearn.policies.base import Info, TrainablePolicy
+from robolearn.policies.base import Info, TrainablePolicy, as_tensors
 from robolearn.policies.fitting import in_bf16, minimise
 from robolearn.policies.improver_configs import ActorConfig, AdvantageConfig
 from robolearn.seeding import stream
@@ -77,6 +79,7 @@ def imitate(
     weights: np.ndarray,
     config: ActorConfig,
     seed: int,
+    told: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> tuple[TrainablePolicy, Info]:
     """A policy that was taught these frames as often as they weigh; it shares the old encoder.
 
@@ -87,6 +90,7 @@ def imitate(
         weights: (N,), not all zero.
         config: how long.
         seed: of the draws.
+        told: further values (N,) of the frames, which the policy's loss is told by name.
     """
     encoder = policy.encoder().requires_grad_(requires_grad=False)
     student, average = (copy.deepcopy(policy, {id(encoder): encoder}) for _ in range(2))
@@ -96,7 +100,9 @@ def imitate(
     def loss(step: int) -> Tensor:
         rng = stream(seed, f"imitate {step}")
         chosen = np.searchsorted(until, rng.random(config.batch_size), side="right")
-        batch = experience.batch(frames[np.minimum(chosen, len(frames) - 1)], student.horizon)
+        chosen = np.minimum(chosen, len(frames) - 1)
+        batch = experience.batch(frames[chosen], student.horizon)
+        batch |= as_tensors({name: values[chosen] for name, values in told.items()}, student.device)
         with in_bf16(student.device):
             return student.loss(batch, rng)[0]
 

@@ -32,7 +32,7 @@ from robolearn.policies.advantage import effective_share, weights_of
 from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
-from robolearn.policies.improver import Judgement, held_out, in_batches, rank_correlation
+from robolearn.policies.improver import Judge, Judgement, held_out, in_batches, rank_correlation
 from robolearn.policies.improver_configs import AloeConfig, CriticConfig
 from robolearn.seeding import stream
 
@@ -42,16 +42,15 @@ if TYPE_CHECKING:
 STATISTICS: Final = 20_000  # fragments that the normalisers are fitted to, at most
 
 
-class Aloe:
-    """See the module's docstring, and `Improver`."""
+class Aloe(Judge):
+    """See the module's docstring, and `Judge`."""
 
-    def __init__(self, config: AloeConfig) -> None:
-        self.config = config
+    config: AloeConfig
 
     def judge(
         self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
     ) -> Judgement:
-        """Evaluates the policy, and weighs every fragment by its advantage; see `Improver`."""
+        """Evaluates the policy, and weighs every fragment by its advantage; see `Judge`."""
         critic, samples, figures = critic_of(self.config.critic, policy, experience, before, seed)
         value, baseline = judged(critic, experience, samples)
         weights = weights_of(value - baseline, self.config.advantage)
@@ -75,7 +74,7 @@ def critic_of(
         seed: of all draws.
     """
     samples = experience.samples(policy, config.samples, seed)
-    held = held_out(len(experience.replay.lengths))
+    held = held_out(experience.replay.numbers)
     critic = before or fresh_critic(config, policy, experience, held, seed)
     loss = evaluate_policy(critic, experience, samples, held, seed)
     return critic, samples, {"critic_loss": loss, **measured(critic, experience, samples, held)}
@@ -121,7 +120,7 @@ def evaluate_policy(
     """
     c, replay = critic.config, experience.replay
     starts = replay.starts_of(~held)
-    shares = shares_of(len(held), c, experience.device)
+    shares = shares_of(replay.numbers, c, experience.device)
     slow = copy.deepcopy(critic).eval().requires_grad_(requires_grad=False)
 
     def loss(step: int) -> Tensor:
@@ -138,10 +137,10 @@ def evaluate_policy(
     ]
 
 
-def shares_of(episodes: int, config: CriticConfig, device: torch.device) -> Tensor:
-    """Which head learns from which episode, 0 or 1 (M, E); an episode's lot never changes."""
-    drawn = stream(0, "heads").random((episodes, config.heads)) < config.share
-    return torch.from_numpy(drawn.T.astype(np.float32)).to(device)
+def shares_of(numbers: np.ndarray, config: CriticConfig, device: torch.device) -> Tensor:
+    """Which head learns from which episode, 0 or 1 (M, E); see `held_out`."""
+    drawn = stream(0, "heads").random((int(numbers.max()) + 1, config.heads)) < config.share
+    return torch.from_numpy(drawn[numbers].T.astype(np.float32)).to(device)
 
 
 def _values_and_target(

@@ -18,27 +18,26 @@ from robolearn.policies.advantage import effective_share, weights_of
 from robolearn.policies.base import Normaliser, TrainablePolicy
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
-from robolearn.policies.improver import Judgement, held_out, in_batches, rank_correlation
-from robolearn.policies.improver_configs import AwrConfig
+from robolearn.policies.improver import Judge, Judgement, held_out, in_batches, rank_correlation
+from robolearn.policies.improver_configs import AwrConfig, ValueConfig
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
     from robolearn.experience import Experience
 
 
-class Awr:
-    """See the module's docstring, and `Improver`."""
+class Awr(Judge):
+    """See the module's docstring, and `Judge`."""
 
-    def __init__(self, config: AwrConfig) -> None:
-        self.config = config
+    config: AwrConfig
 
     def judge(
         self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
     ) -> Judgement:
-        """See `Improver`."""
+        """See `Judge`."""
         del policy, before
         replay, returns = experience.replay, experience.replay.returns()
-        held = held_out(len(replay.lengths))
+        held = held_out(replay.numbers)
         value = fitted_value(self.config, experience, returns, held, seed)
         predicted = value_at(value, experience, replay.starts)
         weights = weights_of(returns[replay.starts] - predicted, self.config.advantage)
@@ -59,7 +58,7 @@ class Value(nn.Module):
 
     bins: Tensor
 
-    def __init__(self, config: AwrConfig, tokens: tuple[int, int], lowest: float) -> None:
+    def __init__(self, config: ValueConfig, tokens: tuple[int, int], lowest: float) -> None:
         super().__init__()
         self.tokens = Normaliser(tokens)
         width = config.hidden
@@ -88,7 +87,7 @@ class Value(nn.Module):
 
 
 def fitted_value(
-    config: AwrConfig,
+    config: ValueConfig,
     experience: "Experience",
     returns: np.ndarray,
     held: np.ndarray,

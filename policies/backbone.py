@@ -71,10 +71,10 @@ class Backbone(nn.Module, ABC):
         self.agent_pos = Normaliser((senses.joints,))
         self.language = language
         self.vision = nn.ModuleDict(vision)
-        self.joints = _two_layers(senses.joints, config.width)
+        self.joints = two_layers(senses.joints, config.width)
         if senses.state:
             self.environment_state = Normaliser((senses.state,))
-            self.world = _two_layers(senses.state, config.width)
+            self.world = two_layers(senses.state, config.width)
         if senses.history > 1:  # which of the observations a token is of
             self.age = nn.Parameter(0.02 * torch.randn(senses.history, 1, config.width))
 
@@ -159,7 +159,8 @@ class Backbone(nn.Module, ABC):
         return torch.stack(tokens, dim=1)
 
 
-def _two_layers(size: int, width: int) -> nn.Sequential:
+def two_layers(size: int, width: int) -> nn.Sequential:
+    """Numbers (B, size) become a token (B, width)."""
     return nn.Sequential(nn.Linear(size, width), nn.SiLU(), nn.Linear(width, width))
 
 

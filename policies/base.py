@@ -23,7 +23,8 @@ from robolearn.contract import ArmSpec, observation_space
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
-    from robolearn.windows import Windows
+    from robolearn.policies.world_model import Imagined
+    from robolearn.windows import Sampler
 
 Batch = dict[str, Any]
 Generators = Sequence[np.random.Generator]  # one for each observation of a batch
@@ -130,11 +131,25 @@ class Policy(nn.Module, ABC):
         )
         return replace(chunks, actions=chunks.actions.lerp(planned, weights))
 
+    def notes(self, context: Context) -> dict[str, Tensor]:
+        """What it knows of its decision besides actions, by name, (B,) each.
+
+        A policy that estimates how far its goal is says so in "steps_to_goal", and in "plan_found",
+        1 or 0, whether that is within its reach.
+        """
+        del context
+        return {}
+
+    def imagine(self, observation: Batch) -> "Imagined | None":
+        """What it expects to see from B observations on; None for one that imagines nothing."""
+        del observation
+        return None
+
     def encoder(self) -> nn.Module:
         """The part that makes the tokens of a context, which post-training leaves as it is."""
         return self
 
-    def windows(self, dataset: "EpisodeDataset") -> "Windows":
+    def windows(self, dataset: "EpisodeDataset") -> "Sampler":
         """Windows of a dataset as it looks at them."""
         return dataset.windows(self.horizon, tuple(self.cameras), history=self.history)
 
@@ -156,6 +171,11 @@ class Policy(nn.Module, ABC):
     def state_size(self) -> int:
         """Numbers of the simulator's state that it looks at; 0 for none."""
         return 0
+
+    @property
+    def goals(self) -> bool:
+        """Whether it is shown its goal: "goal_pixels" of the cameras that it looks through."""
+        return False
 
     @property
     def spread(self) -> Tensor:
@@ -183,6 +203,12 @@ class Policy(nn.Module, ABC):
                     f"the policy was trained on camera {camera!r} at {size[0]}x{size[1]}; "
                     "give the environment that camera and image_size"
                 )
+        shown = observations.spaces.get("goal_pixels")
+        if self.goals and not (isinstance(shown, spaces.Dict) and {*self.cameras} <= {*shown}):
+            raise checkpoint.CheckpointError(
+                f"the policy is shown its goal in pictures of {', '.join(self.cameras)}; give the "
+                "environment goal_pixels=True, or `robolearn eval` a --goal"
+            )
         state, space = self.state_size, observations.spaces.get("environment_state")
         if state and (space is None or space.shape != (state,)):
             raise checkpoint.CheckpointError(
@@ -202,7 +228,7 @@ class Policy(nn.Module, ABC):
             camera: spaces.Box(0, 255, (*size, 3), np.uint8)
             for camera, size in dataset.cameras.items()
         }
-        seen["pixels"] = spaces.Dict(pictures)
+        seen["pixels"] = seen["goal_pixels"] = spaces.Dict(pictures)  # goals are later frames
         self.check_fits(replace(dataset.arm, control_hz=dataset.fps), seen)
 
     @property

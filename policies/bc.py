@@ -6,23 +6,22 @@ import numpy as np
 
 from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.critic import Critic
-from robolearn.policies.improver import Judgement
+from robolearn.policies.improver import Judge, Judgement
 from robolearn.policies.improver_configs import BcConfig
 
 if TYPE_CHECKING:
     from robolearn.experience import Experience
 
 
-class Bc:
-    """All weights are equal, or those of failures are zero; see `Improver`."""
+class Bc(Judge):
+    """All weights are equal, or those of failures are zero; see `Judge`."""
 
-    def __init__(self, config: BcConfig) -> None:
-        self.config = config
+    config: BcConfig
 
     def judge(
         self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
     ) -> Judgement:
-        """See `Improver`."""
+        """See `Judge`."""
         del policy, before, seed
         replay = experience.replay
         succeeded = replay.success[replay.episode[replay.starts]]

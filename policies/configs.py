@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+Spacing = Literal["geometric", "printed", "exponential", "uniform", "none"]
+
 
 def at_least_one(config: object, *names: str) -> None:
     """Refuses counts and sizes below one.
@@ -97,24 +99,41 @@ class StableControlConfig(BackboneConfig):
 
 
 @dataclass(frozen=True)
-class DenoiserConfig:
-    """What flow and diffusion policies have in common."""
+class HindsightConfig:
+    """How later frames become the goals of earlier ones; see `robolearn.hindsight`."""
+
+    furthest: int = 128  # steps from a frame to its goal, at most
+    finals: float = 0.3  # share of goals that are the last frame of an episode, if within reach
+    jitter: float = 0.1  # changes of light and colour, other ones of observation and goal
+
+    def __post_init__(self) -> None:
+        """Refuses what draws no goal.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        at_least_one(self, "furthest")
+        for name in ("finals", "jitter"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"policy {name} is {getattr(self, name)}; give a share, 0 to 1")
+
+
+@dataclass(frozen=True)
+class ChunkConfig:
+    """What all policies that make chunks of noise have in common."""
 
     kind: ClassVar[str]
     horizon: int = 16  # steps in a chunk
     history: int = 1  # observations that it looks back at, the present one included
     sample_steps: int = 8  # from noise to chunk
     draws: int = 4  # noise draws for each observation in the loss; the picture is encoded once
-    head: Literal["mlp", "transformer"] = "mlp"  # what denoises: see policies/heads.py
     hidden: int = 384  # width of the head
     depth: int = 3  # blocks of the head
-    patch: int = 4  # chunk steps in one token of the transformer
-    backbone: SmallConfig | PretrainedConfig | StableControlConfig = field(
-        default_factory=SmallConfig  # what turns observations into tokens
-    )
+    patch: int = 4  # chunk steps in one token of a transformer
+    hindsight: HindsightConfig = field(default_factory=HindsightConfig)  # for goal pictures
 
     def __post_init__(self) -> None:
-        """Refuses sizes below one, and chunks that are no whole number of tokens.
+        """Refuses sizes below one.
 
         Raises:
             ValueError: naming the setting.
@@ -122,19 +141,94 @@ class DenoiserConfig:
         at_least_one(
             self, "horizon", "history", "sample_steps", "draws", "hidden", "depth", "patch"
         )
-        if self.head == "transformer" and self.horizon % self.patch:
+
+    def _check_patch(self) -> None:
+        if self.horizon % self.patch:
             raise ValueError(
                 f"policy patch is {self.patch}; it must divide the horizon {self.horizon}"
             )
 
 
 @dataclass(frozen=True)
-class FlowConfig(DenoiserConfig):
+class DenoiserConfig(ChunkConfig):
+    """What flow and diffusion policies have in common."""
+
+    head: Literal["mlp", "transformer"] = "mlp"  # what denoises: see policies/heads.py
+    backbone: SmallConfig | PretrainedConfig | StableControlConfig = field(
+        default_factory=SmallConfig  # what turns observations into tokens
+    )
+    goal: Literal["words", "pictures"] = "words"  # what tells it the goal; pictures need no words
+
+    def __post_init__(self) -> None:
+        """Also refuses chunks that are no whole number of tokens, and goals in the past.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        super().__post_init__()
+        if self.head == "transformer":
+            self._check_patch()
+        if self.goal == "pictures" and (self.history > 1 or self.backbone.kind != "small"):
+            raise ValueError(
+                "policy goal is pictures, for which there is a history of 1 and the small backbone"
+            )
+
+
+@dataclass(frozen=True)
+class FlowSettings(ChunkConfig):
+    """How flow matching is trained and sampled; see policies/flow.py."""
+
+    solver: Literal["euler", "midpoint"] = "euler"  # midpoint looks twice a step
+    times: Literal["uniform", "logit-normal", "beta"] = "uniform"  # of training
+
+
+@dataclass(frozen=True)
+class FlowConfig(FlowSettings, DenoiserConfig):
     """What defines a flow policy."""
 
     kind: ClassVar[str] = "flow"
-    solver: Literal["euler", "midpoint"] = "euler"  # midpoint looks twice a step
-    times: Literal["uniform", "logit-normal", "beta"] = "uniform"  # of training, see flow.py
+
+
+@dataclass(frozen=True)
+class Act2GoalConfig(FlowSettings):
+    """What defines an Act2Goal policy: a world model that imagines, and an expert that acts."""
+
+    kind: ClassVar[str] = "act2goal"
+    sample_steps: int = 4  # from noise to chunk, and to imagined frames
+    draws: int = 2
+    hidden: int = 96  # width of the action expert
+    depth: int = 3  # blocks of the world model and of the expert, which are paired
+    width: int = 64  # of the world model
+    stride: int = 8  # steps between near frames; divides the horizon
+    far: int = 4  # frames and actions between there and the goal
+    spacing: Spacing = "geometric"  # of these, see policies/hashing.py
+    latents: int = 48  # channels of the autoencoder's latents
+    autoencoder_steps: int = 400  # of its training, which comes first
+    first_stage: float = 0.5  # share of the steps in which the world model learns to imagine
+    action_weight: float = 0.1  # of the actions' loss in the first stage; in the second it is all
+    distance_weight: float = 0.1  # of the loss of the temporal distance, in both
+    limit: float = 2.0  # no plan for goals that are so many times as far as any in training
+
+    def __post_init__(self) -> None:
+        """Also refuses what does not fit together.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        super().__post_init__()
+        at_least_one(self, "width", "stride", "far", "latents", "autoencoder_steps")
+        _at_least_zero(self, "action_weight", "distance_weight")
+        self._check_patch()
+        if self.history > 1:
+            raise ValueError("policy history is for policies that are told their goal; give 1")
+        if self.horizon % self.stride:
+            raise ValueError(
+                f"policy stride is {self.stride}; it must divide the horizon {self.horizon}"
+            )
+        if not 0.0 <= self.first_stage <= 1.0:
+            raise ValueError(f"policy first_stage is {self.first_stage}; give a share, 0 to 1")
+        if self.limit < 1.0:
+            raise ValueError(f"policy limit is {self.limit}; it must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class Critic(Fitted):
         executed: H, the steps of a chunk that are rated.
         lowest: no value can be lower; the highest is 0.
         base: digest of what makes the tokens.
+        replan_every: steps that were executed before looking again, where it learned; 0: unknown.
     """
 
     kind: ClassVar[str] = CriticConfig.kind
@@ -55,10 +56,11 @@ class Critic(Fitted):
         executed: int,
         lowest: float,
         base: str,
+        replan_every: int = 0,
     ) -> None:
         super().__init__()
         self.config, self.shape, self.executed = config, tuple(tokens), executed
-        self.lowest, self.base = lowest, base
+        self.lowest, self.base, self.replan_every = lowest, base, replan_every
         joints = len(relative)
         self.tokens, self.chunk = Normaliser(self.shape), Normaliser((executed, joints))
         self.register_buffer("relative", torch.tensor(relative))
@@ -137,6 +139,20 @@ class Critic(Fitted):
                 f"{source.where}"
             )
 
+    def check_executed(self, executed: slice) -> None:
+        """Refuses another pace of decisions than the one that its values are of.
+
+        Raises:
+            CheckpointError: another one.
+        """
+        taught = slice(0, self.replan_every)
+        if self.replan_every and executed not in (taught, slice(None)):
+            raise CheckpointError(
+                f"this critic was taught with --replan-every {self.replan_every} and --lead 0, and "
+                f"now it is --replan-every {executed.stop - executed.start} and --lead "
+                f"{executed.start}; give what it was taught with"
+            )
+
     def description(self) -> dict[str, Any]:
         """See `Fitted`."""
         return {
@@ -146,6 +162,7 @@ class Critic(Fitted):
             "executed": self.executed,
             "lowest": self.lowest,
             "base": self.base,
+            "replan_every": self.replan_every,
         }
 
     @classmethod
@@ -153,7 +170,9 @@ class Critic(Fitted):
         """See `Fitted`."""
         config = from_json(CriticConfig, description["config"])
         names = ("tokens", "relative", "executed", "lowest", "base")
-        return cls(config, *(description[name] for name in names))
+        pace = description.get("replan_every", 0)  # older critics do not say
+        known = {name: description[name] for name in names}
+        return cls(config, **known, replan_every=pace)
 
 
 class MlpTrunk(nn.Module):

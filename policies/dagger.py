@@ -9,23 +9,22 @@ import numpy as np
 
 from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.critic import Critic
-from robolearn.policies.improver import Judgement
+from robolearn.policies.improver import Judge, Judgement
 from robolearn.policies.improver_configs import DaggerConfig
 
 if TYPE_CHECKING:
     from robolearn.experience import Experience
 
 
-class Dagger:
-    """See the module's docstring, and `Improver`."""
+class Dagger(Judge):
+    """See the module's docstring, and `Judge`."""
 
-    def __init__(self, config: DaggerConfig) -> None:
-        self.config = config
+    config: DaggerConfig
 
     def judge(
         self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
     ) -> Judgement:
-        """See `Improver`."""
+        """See `Judge`."""
         del policy, before, seed
         replay = experience.replay
         corrected = replay.fragments(replay.starts).intervention[:, 0]

@@ -31,6 +31,14 @@ class Fitted(nn.Module, ABC):
             CheckpointError: it is another one.
         """
 
+    def check_executed(self, executed: slice) -> None:
+        """Refuses other steps of a chunk to be executed than it rates; here none.
+
+        Raises:
+            CheckpointError: others.
+        """
+        del executed
+
     @abstractmethod
     def description(self) -> dict[str, Any]:
         """JSON values that rebuild it."""

@@ -18,11 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robolearn.policies.configs import FlowConfig
+from robolearn.policies.configs import FlowConfig, FlowSettings
 from robolearn.policies.denoiser import DenoisingPolicy, Draw, Guide, draws_of
 from robolearn.policies.heads import Prefix
 
 LAST_TIME = 0.999  # of pi0's beta distribution
+
+
+def between(noise: Tensor, clean: Tensor, t: Tensor | float) -> Tensor:
+    """The point at time t of the straight path from noise to what is clean."""
+    return (1 - t) * noise + t * clean
 
 
 class FlowPolicy(DenoisingPolicy):
@@ -30,7 +35,7 @@ class FlowPolicy(DenoisingPolicy):
 
     kind: ClassVar[str] = FlowConfig.kind
     config_type = FlowConfig
-    config: FlowConfig
+    config: FlowSettings
 
     def corrupt(
         self, clean: Tensor, inside: Tensor, rng: np.random.Generator
@@ -39,7 +44,7 @@ class FlowPolicy(DenoisingPolicy):
         noise = draws_of(rng.standard_normal, clean.shape).to(clean.device)
         clean = torch.where(inside, clean, noise)  # so that padding teaches nothing
         t = draws_of(self._times(rng), (*clean.shape[:2], 1)).to(clean.device)
-        return self._between(noise, clean, t[..., None]), t, clean - noise
+        return between(noise, clean, t[..., None]), t, clean - noise
 
     def _times(self, rng: np.random.Generator) -> Draw:
         if self.config.times == "uniform":
@@ -48,13 +53,9 @@ class FlowPolicy(DenoisingPolicy):
             return lambda shape, dtype: np.asarray(LAST_TIME * rng.beta(1.0, 1.5, shape), dtype)
         return lambda shape, dtype: 1.0 / (1.0 + np.exp(-rng.standard_normal(shape, dtype)))
 
-    @staticmethod
-    def _between(noise: Tensor, clean: Tensor, t: Tensor | float) -> Tensor:
-        return (1 - t) * noise + t * clean
-
     def noised(self, clean: Tensor, noise: Tensor, start: int) -> Tensor:
         """See `DenoisingPolicy`."""
-        return self._between(noise, clean, start / self.config.sample_steps)
+        return between(noise, clean, start / self.config.sample_steps)
 
     def denoise(
         self, x: Tensor, start: int, prefix: Prefix, guide: Guide | None = None

@@ -1,11 +1,17 @@
-"""What post-training methods share: each judges what was done; imitating it is common to all."""
+"""What post-training methods share.
 
-from dataclasses import dataclass
+Most only judge what was done (`Judge`): imitating it, as often as it weighs, is common to them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from scipy.stats import spearmanr
 
+from robolearn.policies.advantage import imitate
 from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.critic import Critic
 from robolearn.seeding import stream
@@ -18,16 +24,16 @@ BATCH: Final = 1024  # fragments that are judged at once
 
 
 @dataclass
-class Judgement:
-    """What a method thinks of everything that was done.
+class Improved:
+    """What a round of learning leaves.
 
     Attributes:
-        weights: (N,), how much each of the replay's `starts` is worth imitating; mean 1.
-        figures: about the judgement, for the table of rounds.
+        policy: the next one, in eval mode.
+        figures: about what was learned, for the table of rounds.
         critic: chooses among candidates at run time; None if the method has none.
     """
 
-    weights: np.ndarray
+    policy: TrainablePolicy
     figures: dict[str, Any]
     critic: Critic | None = None
 
@@ -35,24 +41,74 @@ class Judgement:
 class Improver(Protocol):
     """A post-training method."""
 
-    config: Any  # with `actor`, an `ActorConfig`
-
-    def judge(
+    def improve(
         self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
-    ) -> Judgement:
-        """Judges everything that was done.
+    ) -> Improved:
+        """Makes a better policy of everything that was done.
 
         Args:
-            policy: the current one, in eval mode.
+            policy: the current one, in eval mode; stays as it is.
             experience: everything collected so far.
             before: the critic of the round before, which may be taught on; None in the first.
             seed: of all draws.
+
+        Raises:
+            ValueError: a policy that the method cannot begin with.
         """
 
 
-def held_out(episodes: int) -> np.ndarray:
-    """Which episodes no judge learns from, bool (E,); an episode's lot never changes."""
-    return stream(0, "held out").random(episodes) < HELD_OUT
+@dataclass
+class Judgement:
+    """What a method thinks of everything that was done.
+
+    Attributes:
+        weights: (N,), how much each of the replay's `starts` is worth imitating; mean 1.
+        figures: about the judgement, for the table of rounds.
+        critic: chooses among candidates at run time; None if the method has none.
+        told: further values (N,) of each start, which the policy's loss is told.
+    """
+
+    weights: np.ndarray
+    figures: dict[str, Any]
+    critic: Critic | None = None
+    told: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+class Judge(ABC):
+    """A method that judges; the policy then imitates, each fragment as often as it weighs.
+
+    Args:
+        config: the method's settings, with `actor`, an `ActorConfig`.
+    """
+
+    def __init__(self, config: Any) -> None:  # noqa: ANN401 (the method's own)
+        self.config = config
+
+    @abstractmethod
+    def judge(
+        self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
+    ) -> Judgement:
+        """Judges everything that was done; the arguments are those of `Improver.improve`."""
+
+    def improve(
+        self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
+    ) -> Improved:
+        """See `Improver`."""
+        found = self.judge(policy, experience, before, seed)
+        starts, actor = experience.replay.starts, self.config.actor
+        better, losses = imitate(
+            policy, experience, starts, found.weights, actor, seed, told=found.told
+        )
+        return Improved(better, found.figures | losses, found.critic)
+
+
+def held_out(numbers: np.ndarray) -> np.ndarray:
+    """Which episodes no judge learns from, bool (E,).
+
+    Args:
+        numbers: of each in its dataset (E,); a dataset that grows changes no episode's lot.
+    """
+    return stream(0, "held out").random(int(numbers.max()) + 1)[numbers] < HELD_OUT
 
 
 def in_batches(frames: np.ndarray) -> list[np.ndarray]:

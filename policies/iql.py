@@ -20,7 +20,7 @@ from robolearn.policies.aloe import fresh_critic, measured, shares_of, value_of
 from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
-from robolearn.policies.improver import Judgement, held_out, in_batches
+from robolearn.policies.improver import Judge, Judgement, held_out, in_batches
 from robolearn.policies.improver_configs import IqlConfig
 from robolearn.seeding import stream
 
@@ -28,19 +28,18 @@ if TYPE_CHECKING:
     from robolearn.experience import Experience, Samples
 
 
-class Iql:
-    """See the module's docstring, and `Improver`."""
+class Iql(Judge):
+    """See the module's docstring, and `Judge`."""
 
-    def __init__(self, config: IqlConfig) -> None:
-        self.config = config
+    config: IqlConfig
 
     def judge(
         self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
     ) -> Judgement:
-        """See `Improver`; the state value is learned anew in every round."""
+        """See `Judge`; the state value is learned anew in every round."""
         config = self.config
         samples = experience.samples(policy, 1, seed)  # complete chunks that ended the task
-        held = held_out(len(experience.replay.lengths))
+        held = held_out(experience.replay.numbers)
         critic = before or fresh_critic(config.critic, policy, experience, held, seed)
         both = taught(config, critic, experience, samples, held, seed)
         advantage = both.advantage(experience, samples)
@@ -99,7 +98,7 @@ def taught(
     both = Both(critic, config.hidden).to(experience.device)
     slow = copy.deepcopy(both).eval().requires_grad_(requires_grad=False)
     starts = replay.starts_of(~held)
-    shares = shares_of(len(held), c, experience.device)
+    shares = shares_of(replay.numbers, c, experience.device)
 
     def loss(step: int) -> Tensor:
         frames = stream(seed, f"iql {step}").choice(starts, c.batch_size)

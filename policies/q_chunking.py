@@ -13,22 +13,21 @@ import numpy as np
 from robolearn.policies.aloe import critic_of
 from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.critic import Critic
-from robolearn.policies.improver import Judgement
+from robolearn.policies.improver import Judge, Judgement
 from robolearn.policies.improver_configs import QChunkingConfig
 
 if TYPE_CHECKING:
     from robolearn.experience import Experience
 
 
-class QChunking:
-    """See the module's docstring, and `Improver`."""
+class QChunking(Judge):
+    """See the module's docstring, and `Judge`."""
 
-    def __init__(self, config: QChunkingConfig) -> None:
-        self.config = config
+    config: QChunkingConfig
 
     def judge(
         self, policy: TrainablePolicy, experience: "Experience", before: Critic | None, seed: int
     ) -> Judgement:
-        """See `Improver`."""
+        """See `Judge`."""
         critic, _, figures = critic_of(self.config.critic, policy, experience, before, seed)
         return Judgement(np.ones(len(experience.replay.starts)), figures, critic)

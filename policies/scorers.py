@@ -145,7 +145,7 @@ def open_scorer(name: str, policy: Policy, source: "Source", executed: slice = W
         executed: steps of a chunk that will be executed.
 
     Raises:
-        CheckpointError: no such scorer, or it was fitted to another policy.
+        CheckpointError: no such scorer, or it was fitted to another policy or pace.
     """
     if "+" in name and not Path(name).exists():
         return Blend([open_scorer(part, policy, source, executed) for part in name.split("+")])
@@ -168,4 +168,5 @@ def open_scorer(name: str, policy: Policy, source: "Source", executed: slice = W
         )
     scorer: Fitted = _class(FITTED[description["kind"]]).load(place, str(policy.device))
     scorer.check_base(policy, source)
+    scorer.check_executed(executed)
     return scorer

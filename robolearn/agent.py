@@ -154,6 +154,10 @@ class PolicyAgent:
         """Seconds of every decision in this slot's episode."""
         return self._slots[slot].seconds
 
+    def notes(self, slot: int) -> dict[str, list[float]]:
+        """What the policy knew of each of them."""
+        return self._slots[slot].notes
+
     def rehearse(self, observation: Observation, candidates: int) -> None:
         """Decides among so many candidates without an episode, with all that may belong to it."""
         slot = _Slot(0, "", self._plan(), self._arrival())
@@ -194,6 +198,8 @@ class PolicyAgent:
         if self.scorer is not None:
             best = int(self.scorer.score(context, chunks, [slot.noise("scorer")])[0].argmax())
         chunk = chunks.actions[0, best].cpu().numpy()
+        for name, values in self.policy.notes(context).items():
+            slot.notes.setdefault(name, []).append(float(values[0]))
         slot.seconds.append(time.perf_counter() - begin)
         return chunk
 
@@ -204,6 +210,7 @@ class _Slot:
     def __init__(self, seed: int, instruction: str, plan: Plan, arrival: Arrival) -> None:
         self.seed, self.instruction, self.plan, self.arrival = seed, instruction, plan, arrival
         self.seconds: list[float] = []
+        self.notes: dict[str, list[float]] = {}
         self._past: deque[Observation] = deque()
 
     def look_back(self, observation: Observation, history: int) -> Observation:
@@ -244,6 +251,11 @@ class ExpertAgent:
         """A script decides in no time."""
         del slot
         return []
+
+    def notes(self, slot: int) -> dict[str, list[float]]:
+        """A script knows nothing of its decisions."""
+        del slot
+        return {}
 
 
 def _copied(observation: Observation) -> Observation:

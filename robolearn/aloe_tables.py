@@ -5,15 +5,22 @@ from typing import Any, Final
 
 from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, success
 
+# Conditions of `bench-aloe`, and what the table calls them.
+ELSEWHERE: Final = {"recovery": "pushed", "unseen": "unseen objects"}
+
 
 def aloe_table(results: Results) -> Rows:
     """Success of every method on every task, and what it gains over the base on the mean."""
     aloe = results.get("aloe", {})
     tasks: dict[str, Result] = aloe.get("tasks", {})
-    rows = [["", *tasks, "mean", "points", "p", "per hour", "AUC"]]
-    for name, mean in aloe.get("mean", {}).items():
+    means = aloe.get("mean", {})
+    elsewhere = [key for key in ELSEWHERE if any(key in mean for mean in means.values())]
+    columns = ["mean", "points", "p", "per hour", "AUC", *(ELSEWHERE[key] for key in elsewhere)]
+    rows = [["", *tasks, *columns]]
+    for name, mean in means.items():
         cells = [success(task[name]) for task in tasks.values()]
-        rows.append([f"`{name}`", *cells, percent(mean["success"]), *_beside(name, mean)])
+        others = [percent(mean[key]) if key in mean else "" for key in elsewhere]
+        rows.append([f"`{name}`", *cells, percent(mean["success"]), *_beside(name, mean), *others])
     return rows if len(rows) > 1 else [*rows, [NOT_MEASURED, *[""] * (len(rows[0]) - 1)]]
 
 

@@ -14,13 +14,19 @@ which those on the same evaluation seed are not quite; `by_seed` shows how far t
 | `awr` | by advantage, of returns over a state value | |
 | `iql` | by advantage, over what the better recorded actions are worth | its critic |
 | `q-chunking` | everything | its critic, taught the best of its chunks |
+| `recap` | everything, told what was good | |
+| `fql` | everything, by a flow; its actor of one step also seeks value | its critic |
+| `dsrl` | nothing: an actor chooses the noise of the base | its critic |
+| `rlpd` | everything, by an actor of its own that also seeks value | its critic |
 | `aloe` | by advantage, of chunks under the current policy | its critic |
 | `aloe-...` | ALOE with one thing done otherwise: the ablations | its critic |
 
 All are evaluated on the same seeds as the base, by the policy alone and with the critic if there is
-one, so that pairs are compared. What was done stays in `out`, and a run that was cut off goes on.
+one, so that pairs are compared; with `--conditions` also while they are disturbed, or with objects
+that no demonstration had. What was done stays in `out`, and a run that was cut off goes on.
 """
 
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,8 +45,12 @@ from robolearn.policies.improver_configs import (
     BcConfig,
     CriticConfig,
     DaggerConfig,
+    DsrlConfig,
+    FqlConfig,
     IqlConfig,
     QChunkingConfig,
+    RecapConfig,
+    RlpdConfig,
 )
 from robolearn.results import Result, save_result
 
@@ -61,6 +71,10 @@ METHODS: Final = {
     "awr": Method(AwrConfig()),
     "iql": Method(IqlConfig()),
     "q-chunking": Method(QChunkingConfig()),
+    "recap": Method(RecapConfig()),
+    "fql": Method(FqlConfig()),
+    "dsrl": Method(DsrlConfig()),
+    "rlpd": Method(RlpdConfig()),
     "aloe": Method(AloeConfig()),
     "aloe-corrected": Method(AloeConfig(), correct=True),
     "aloe-one-head": Method(AloeConfig(CriticConfig(heads=1, share=1.0))),
@@ -70,8 +84,14 @@ METHODS: Final = {
     "aloe-4-steps": Method(AloeConfig(), judged=4),
     "aloe-whole-chunk": Method(AloeConfig(), judged=16),
 }
+# What else can be evaluated, beside the task as it is: options, of an environment.
+CONDITIONS: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
+    "recovery": lambda env: {"variations": {"push": 2}},
+    "unseen": lambda env: {"split": env.splits[1]},  # objects; scenes if that is all there is
+}
+MEANT: Final = ("per_hour", "critic_auc", *CONDITIONS)  # over the tasks, where all have it
 SETTINGS: Final = "bench-aloe.json"
-FREE: Final = ("tasks", "methods", "seeds", "results", "out", "workers")
+FREE: Final = ("tasks", "methods", "seeds", "conditions", "results", "out", "workers")
 POSITIVE: Final = ("demonstrations", "steps", "rounds", "collected", "episodes")
 Row = dict[str, Any]
 
@@ -83,6 +103,7 @@ class BenchAloeConfig:
     tasks: tuple[str, ...] = ("PickPlace", "Insert", "Fold", "Sort")
     methods: tuple[str, ...] = ("bc", "filtered-bc", "dagger", "awr", "iql", "q-chunking", "aloe")
     seeds: tuple[int, ...] = (0, 1, 2)  # of training, and of what is collected
+    conditions: tuple[str, ...] = ()  # recovery: pushed meanwhile; unseen: other objects or scenes
     results: Path = Path("docs/results")  # where the summary, aloe.json, goes
     out: Path = Path("runs/bench-aloe")  # data, runs and evaluations
     demonstrations: int = 400  # to train the base on
@@ -119,11 +140,16 @@ def _check(config: BenchAloeConfig) -> None:
     for option in POSITIVE:
         if getattr(config, option) < 1:
             raise ValueError(f"--{option} is {getattr(config, option)}; give it 1 or more")
-    unknown = [name for name in config.methods if name not in METHODS]
-    if unknown or not config.methods:
-        raise ValueError(
-            f"--methods has {unknown[0] if unknown else 'none'}; choose among {', '.join(METHODS)}"
-        )
+    _check_names("methods", config.methods, METHODS)
+    if not config.methods:
+        raise ValueError(f"--methods has none; choose among {', '.join(METHODS)}")
+    _check_names("conditions", config.conditions, CONDITIONS)
+
+
+def _check_names(option: str, names: Iterable[str], known: Mapping[str, Any]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--{option} has {name}; choose among {', '.join(known)}")
 
 
 def compared(config: BenchAloeConfig, task: str, seed: int) -> "list[tuple[str, Row]]":
@@ -189,8 +215,9 @@ def _improved(
 
 
 def _outcome(config: BenchAloeConfig, policy: Path, out: Path, scorer: str = "") -> Row:
-    """Success by seed, and successes in an hour of simulated time."""
+    """Success by seed, successes in an hour of simulated time, and success in each condition."""
     from robolearn.evaluate import evaluated
+    from robolearn.registry import make_env
 
     settings = EvalConfig(
         policy=str(policy),
@@ -203,7 +230,18 @@ def _outcome(config: BenchAloeConfig, policy: Path, out: Path, scorer: str = "")
     if scorer:
         settings = replace(settings, scorer=scorer, candidates=config.candidates)
     result = evaluated(settings)
-    return {"success": [bool(e["success"]) for e in result["episodes"]], **_pace(result)}
+    with closing(make_env(result["env_id"], obs_type="state")) as env:
+        others = {name: CONDITIONS[name](env.unwrapped) for name in config.conditions}
+    elsewhere = {
+        name: evaluated(replace(settings, out=out.with_name(f"{out.name}-{name}"), **options))
+        for name, options in others.items()
+    }
+    won = [bool(episode["success"]) for episode in result["episodes"]]
+    return {
+        "success": won,
+        **_pace(result),
+        **{name: found["success"] for name, found in elsewhere.items()},
+    }
 
 
 def _pace(result: Result) -> Row:
@@ -252,7 +290,7 @@ def _over_tasks(rows: list[Row]) -> Row:
     mean: Row = {}
     for name in rows[0]:
         of_tasks = [row[name] for row in rows]
-        known = [key for key in ("per_hour", "critic_auc") if all(key in row for row in of_tasks)]
+        known = [key for key in MEANT if all(key in row for row in of_tasks)]
         figures = {key: float(np.mean([row[key] for row in of_tasks])) for key in known}
         mean[name] = pooled(of_tasks) | figures
     return mean

@@ -5,42 +5,34 @@ ones, so that some of its chunks still come from the other kind. That is of one 
 
 | sort | the other half of the demonstrations |
 |---|---|
-| structured | good ones of another goal than they are told (variation `label`) |
+| structured | good ones of another goal than they are told; `bench_modes.GOALS` has both |
 | scatter | crooked and hesitant ones of the right goal (quality 0.3) |
 
-Redundant modes are those of other goals: every demonstration is told the same goal, and only the
-pretraining ever pursues another one. Objects and places are new in every episode. Policies look at
-the simulator's state, which makes hundreds of episodes affordable.
+Every demonstration of a task is told the same goal; the redundant mode is that of the other one.
+Objects and places are new in every episode. Policies look at the simulator's state, which makes
+hundreds of episodes affordable.
 
 All scorers choose among the same candidates on the same seeds, so that pairs are compared. On some
-tasks TACO is evaluated with one thing done otherwise at a time, too. What was done stays in `out`,
-and a run that was interrupted goes on.
+tasks TACO is evaluated with other numbers of candidates, and with one thing done otherwise at a
+time, too. What was done stays in `out`, and a run that was interrupted goes on.
 """
 
 from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from robolearn.bench_candidates import latency
+from robolearn.bench_modes import KINDS, TASKS, Sort, fitted, goals, prepare
 from robolearn.config import check_same
 from robolearn.pairs import beside, pooled
-from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, TacoConfig
+from robolearn.policies.configs import FlowConfig, TacoConfig
 from robolearn.results import save_result
 
-if TYPE_CHECKING:
-    from robolearn.options import FitConfig, TrainConfig
-
-Sort = Literal["structured", "scatter"]
-TASKS: Final[dict[Sort, tuple[str, ...]]] = {
-    "structured": ("PickPlace", "OpenCabinet", "Lift", "CloseDrawer"),
-    "scatter": ("PickPlace", "Lift"),
-}
 SETTINGS: Final = "bench-taco.json"
 PAGE: Final = "report.html"
 # Options that change nothing of what lies in `out`.
@@ -49,14 +41,23 @@ FREE: Final = (
     "tasks",
     "results",
     "candidates",
+    "compared",
     "ablated",
     "workers",
     "policy",
     "decisions",
 )
-GOAL_SEED: Final = 0  # of the episode whose goal all others are asked for
-FINE_SEED: Final = 2_000_000  # of the first demonstration for fine-tuning
-KINDS: Final = (TacoConfig(), KnnConfig(), MahalanobisConfig(), RndConfig())
+POSITIVE: Final = (
+    "demonstrations",
+    "good",
+    "steps",
+    "batch_size",
+    "tuning",
+    "compared",
+    "episodes",
+    "replan_every",
+    "decisions",
+)
 UNFITTED: Final = ("random", "medoid", "residual")
 # Ablations whose verifier was fitted otherwise; the one of the noise when acting needs no new fit.
 REFITTED: Final[dict[str, dict[str, Any]]] = {
@@ -79,12 +80,17 @@ class BenchTacoConfig:
     obs_type: Literal["pixels_agent_pos", "state"] = "state"  # what policies look at
     demonstrations: int = 400  # to train on, half of them of the other kind
     good: int = 30  # demonstrations to fine-tune on, all of the right kind
-    steps: int = 3000  # of training
-    tuning: int = 200  # steps of fine-tuning
-    candidates: tuple[int, ...] = (2, 4, 8, 16, 32, 50)  # for TACO
+    flow: FlowConfig = field(  # the policies; small, and with one draw where states are cheap
+        default_factory=lambda: FlowConfig(hidden=256, sample_steps=4, draws=1)
+    )
+    steps: int = 2500  # of training
+    batch_size: int = 256  # observations a step
+    tuning: int = 8  # steps of fine-tuning; more of them leave nothing of the other mode
     compared: int = 16  # candidates at which all scorers are compared
-    ablated: tuple[str, ...] = ("PickPlace",)  # structured ones, for ablations of TACO
+    candidates: tuple[int, ...] = (2, 4, 8, 32, 50)  # further ones for TACO, on the ablated tasks
+    ablated: tuple[str, ...] = ("OpenCabinet",)  # structured ones, looked at more closely
     episodes: int = 500  # of each evaluation
+    replan_every: int = 8  # steps of a chunk that are executed before looking again
     seed: int = 0  # of the first episode
     workers: int = 2  # processes that record and evaluate
     policy: Path | None = None  # a run on pictures, e.g. runs/demo: its latency is measured too
@@ -135,15 +141,7 @@ def _summary(rows: dict[str, dict[str, Row]]) -> Row:
 
 
 def _check(config: BenchTacoConfig) -> None:
-    for option in (
-        "demonstrations",
-        "good",
-        "steps",
-        "tuning",
-        "compared",
-        "episodes",
-        "decisions",
-    ):
+    for option in POSITIVE:
         if getattr(config, option) < 1:
             raise ValueError(f"--{option} is {getattr(config, option)}; give it at least 1")
     if not config.sorts:
@@ -156,7 +154,7 @@ def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:
     """One task: trains, fits, evaluates, compares with the plain policy pair by pair."""
     folder = _folder(config, sort, task)
     policy = prepare(config, sort, f"robolearn/{task}-v0", folder)
-    return _compared(dict(evaluations(config, policy, folder)))
+    return _compared(dict(evaluations(config, policy, folder, swept=task in config.ablated)))
 
 
 def ablate(config: BenchTacoConfig, folder: Path) -> Row:
@@ -168,7 +166,7 @@ def ablate(config: BenchTacoConfig, folder: Path) -> Row:
     outcomes = {"taco": at_count("taco"), FIXED_NOISE: at_count("taco", fixed_noise=True)}
     for name, changes in REFITTED.items():
         verifier = tuned / f"taco-{name}"
-        _fit(FitConfig(tuned, folder / "good", verifier, seed=config.seed, **changes))
+        fitted(FitConfig(tuned, folder / "good", verifier, seed=config.seed, **changes))
         outcomes[name] = at_count(str(verifier))
     return _compared(outcomes)
 
@@ -183,83 +181,15 @@ def _compared(outcomes: dict[str, Row]) -> Row:
     return row
 
 
-def prepare(config: BenchTacoConfig, sort: Sort, env_id: str, folder: Path) -> Path:
-    """Records, trains, fine-tunes and fits what is missing; the fine-tuned run."""
-    from robolearn.options import FitConfig, TrainConfig
-
-    mixed, good, base, tuned = (folder / name for name in ("mixed", "good", "base", "tuned"))
-    _record(config, mixed, env_id, sort=sort)
-    _record(config, good, env_id, sort=None)
-    plain: Any = {"obs_type": config.obs_type, "threads": 1, "seed": config.seed}
-    schedule: Any = {"steps": config.steps, "save_every": config.steps}
-    _train(TrainConfig(mixed, base, **schedule, **plain))
-    schedule = {"steps": config.tuning, "save_every": config.tuning, "warmup": config.tuning // 10}
-    _train(TrainConfig(good, tuned, init=base, learning_rate=3e-4, **schedule, **plain))
-    for kind in KINDS:
-        _fit(FitConfig(tuned, good, tuned / kind.kind, policy=kind, seed=config.seed))
-    return tuned
-
-
-def _fit(config: "FitConfig") -> None:
-    """Fits a verifier, or finds it done."""
-    from robolearn.fit import fit
-
-    assert config.out is not None  # whoever calls it says
-    if not (config.out / "model.safetensors").exists():
-        fit(config)
-
-
-def _train(config: "TrainConfig") -> None:
-    """Trains, goes on with what was begun, or finds it done."""
-    from robolearn.checkpoint import checkpoints
-    from robolearn.train import train
-
-    begun = checkpoints(config.out)
-    if not begun or int(begun[-1].name) < config.steps:
-        train(replace(config, resume=bool(begun)))
-
-
-def _record(config: BenchTacoConfig, folder: Path, env_id: str, *, sort: Sort | None) -> None:
-    """Demonstrations for fine-tuning, or of a sort that is mixed with good ones."""
-    from robolearn.options import RecordConfig
-    from robolearn.record import record
-
-    plain: Any = {
-        "out": folder,
-        "env": env_id,
-        "obs_type": config.obs_type,
-        "instruction": told(env_id),
-        "workers": config.workers,
-    }
-    if sort is None:
-        record(RecordConfig(**plain, episodes=config.good, seed=FINE_SEED))
-    elif sort == "structured":
-        record(RecordConfig(**plain, episodes=config.demonstrations, variations={"label": 2}))
-    else:
-        half = config.demonstrations // 2
-        record(RecordConfig(**plain, episodes=half, quality=0.3))
-        record(RecordConfig(**plain, episodes=config.demonstrations))
-
-
-@cache
-def told(env_id: str) -> str:
-    """The goal that a task is asked for in all episodes."""
-    from robolearn.contract import Info
-    from robolearn.registry import make_env
-
-    with closing(make_env(env_id, obs_type="state")) as env:
-        return str(env.reset(seed=GOAL_SEED)[1][Info.TASK])
-
-
 def evaluations(
-    config: BenchTacoConfig, policy: Path, folder: Path
+    config: BenchTacoConfig, policy: Path, folder: Path, *, swept: bool
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields name and outcome: the plain policy, TACO by candidates, all scorers at one count."""
+    """Yields name and outcome: the plain policy, all scorers at one count, TACO by candidates."""
     yield "base", evaluation(config, policy, folder, "", 1)
-    for count in config.candidates:
-        yield f"taco_{count}", evaluation(config, policy, folder, "taco", count)
     for scorer in (*(kind.kind for kind in KINDS), *UNFITTED):
         yield scorer, evaluation(config, policy, folder, scorer, config.compared)
+    for count in config.candidates if swept else ():
+        yield f"taco_{count}", evaluation(config, policy, folder, "taco", count)
 
 
 def evaluation(
@@ -281,10 +211,11 @@ def evaluation(
         out=folder / f"eval-{Path(scorer).name or 'base'}{count}{'-fixed-noise' * fixed_noise}",
         scorer=scorer,
         candidates=count,
+        replan_every=config.replan_every,
         fixed_noise=fixed_noise,
         episodes=config.episodes,
         seed=config.seed,
-        instruction=told(source_of(policy).env),
+        instruction=goals(source_of(policy).env).told,
         videos=0,
         workers=config.workers,
     )
@@ -298,7 +229,8 @@ def evaluation(
 def _mean(rows: list[Row]) -> Row:
     """Mean success of every scorer over the tasks of a sort, and all their pairs together."""
     names = [name for name, value in rows[0].items() if isinstance(value, dict)]
-    means = {name: pooled([row[name] for row in rows]) for name in names}
+    shared = [name for name in names if all(name in row for row in rows)]
+    means = {name: pooled([row[name] for row in rows]) for name in shared}
     return {"n": sum(row["n"] for row in rows)} | means
 
 

@@ -56,7 +56,7 @@ def cached_rows(
     shape = (sum(clip.length for clip in clips), *row)
     try:
         make_directory(path.parent)
-        with _exclusive(path):
+        with exclusive(path):
             _refresh(clips, shape, np.dtype(dtype), path, make)
     except OSError as error:
         size = _bytes(shape, np.dtype(dtype))
@@ -72,8 +72,8 @@ def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
 
 
 @contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Lets one process build a cache while others wait for the result."""
+def exclusive(path: Path) -> Iterator[None]:
+    """Lets one process build what will lie at `path`, in a folder, while others wait for it."""
     with path.with_suffix(".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import matplotlib
 import numpy as np
@@ -116,14 +116,8 @@ def latency_chart(agents: Mapping[str, tuple[float, float, float, float]]) -> Ma
         color, ends = THEME[SERIES[index % len(SERIES)]], [[success - low], [high - success]]
         axes.errorbar([latency], [success], ends, fmt="o", color=color, markersize=5, elinewidth=1)
         beside = (7, 8 - 11 * (index % 3))  # names of points that lie together stay apart
-        axes.annotate(
-            name,
-            (latency, success),
-            xytext=beside,
-            textcoords="offset points",
-            fontsize=8,
-            color=THEME["ink"],
-        )
+        where: dict[str, Any] = {"xytext": beside, "textcoords": "offset points", "fontsize": 8}
+        axes.annotate(name, (latency, success), color=THEME["ink"], **where)
     axes.set_xscale("symlog", linthresh=1.0)  # a script decides in no time
     axes.set_xlim(-0.2, 3.0 * max(1.0, *(row[0] for row in agents.values())))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))

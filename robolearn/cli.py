@@ -19,6 +19,7 @@ METHODS: Final = {
     "train": {
         "flow": (*_TRAIN, "policies.configs:FlowConfig"),
         "diffusion": (*_TRAIN, "policies.configs:DiffusionConfig"),
+        "act2goal": (*_TRAIN, "policies.configs:Act2GoalConfig"),
         "taco": (*_FIT, "policies.configs:TacoConfig"),
         "knn": (*_FIT, "policies.configs:KnnConfig"),
         "mahalanobis": (*_FIT, "policies.configs:MahalanobisConfig"),
@@ -31,6 +32,10 @@ METHODS: Final = {
         "awr": (*_IMPROVE, "policies.improver_configs:AwrConfig"),
         "iql": (*_IMPROVE, "policies.improver_configs:IqlConfig"),
         "q-chunking": (*_IMPROVE, "policies.improver_configs:QChunkingConfig"),
+        "recap": (*_IMPROVE, "policies.improver_configs:RecapConfig"),
+        "fql": (*_IMPROVE, "policies.improver_configs:FqlConfig"),
+        "dsrl": (*_IMPROVE, "policies.improver_configs:DsrlConfig"),
+        "rlpd": (*_IMPROVE, "policies.improver_configs:RlpdConfig"),
     },
 }
 NAMED_BY: Final = {"train": "policy", "improve": "algo"}
@@ -51,6 +56,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "record": ("record", "options:RecordConfig", "record demonstrations of a scripted expert"),
     "train": ("train", "options:TrainConfig", "train a policy on a dataset, or fit a verifier"),
     "improve": ("improve", "options:ImproveConfig", "improve a policy by what it experiences"),
+    "online": ("online", "options:OnlineConfig", "learn a task by trying, without demonstrations"),
     "eval": ("evaluate", "options:EvalConfig", "evaluate a policy on unseen seeds"),
     "report": (
         "report_command",

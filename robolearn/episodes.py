@@ -60,6 +60,8 @@ class Episode:
     grades: dict[str, float] = field(default_factory=dict)
     # float32 (D,): seconds per policy decision; not stored in datasets
     latency: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    # float (D,) each: what the policy knew of its decisions; not stored in datasets
+    notes: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of control steps, T."""

@@ -20,14 +20,17 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress, track
 
-from robolearn.agent import open_agent
+from robolearn.agent import PolicyAgent, open_agent
 from robolearn.config import save_config, to_json
 from robolearn.contract import Info
 from robolearn.envs.failures import witnessed
 from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.variations import check_names
+from robolearn.episodes import Episode
 from robolearn.files import check_writable, write_atomic
 from robolearn.film import annotate, write_video
+from robolearn.goals import Wrap, goal_wrap
+from robolearn.imagined import write_strip
 from robolearn.journal import Journal
 from robolearn.options import EvalConfig
 from robolearn.outcomes import row_of, summarise
@@ -60,7 +63,7 @@ class Misled:
 
     def __init__(self, actor: Actor, instructions: dict[int, str]) -> None:
         self._actor, self._instructions = actor, instructions
-        self.act, self.latency = actor.act, actor.latency
+        self.act, self.latency, self.notes = actor.act, actor.latency, actor.notes
 
     def reset(self, slot: int, seed: int, instruction: str) -> None:
         """Passes the other instruction on."""
@@ -197,7 +200,8 @@ def default_folder(config: EvalConfig) -> Path:
     chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
     chooser += ["fixed-noise"] * config.fixed_noise
     shuffled = ["shuffled"] * config.shuffle_instructions
-    asked = [re.sub(r"\W+", "-", config.instruction)] if config.instruction else []
+    asked = [_plain(config.instruction)] if config.instruction else []
+    asked += [] if config.goal == ("demonstration",) else ["goal", *map(_plain, config.goal)]
     executed = [f"lead{config.lead}"] if config.lead else []
     executed += [f"delay{config.delay}"] if config.delay else []
     executed += ["unguided"] if config.delay and not config.guided else []
@@ -206,13 +210,27 @@ def default_folder(config: EvalConfig) -> Path:
     return source.run / name
 
 
+def _plain(text: str) -> str:
+    """A text as part of a folder's name."""
+    return re.sub(r"\W+", "-", text)
+
+
 def _job(config: EvalConfig, told: dict[int, str]) -> Job:
     open_actor: Callable = partial(open_agent, config)
     if told:
         open_actor = partial(_open_misled, open_actor, told)
-    asked = asking(config.instruction)
-    options = _env_options(config)
-    return Job(config.env, open_actor, options, asked, witnessed, row_of)
+    asked, options = asking(config.instruction), _env_options(config)
+    source, shown = source_of(config.policy), None
+    if source.goals:
+        shown = goal_wrap(config.goal, source.cameras, config.env, options)
+        options |= {"goal_pixels": True} if shown is None else {}
+    return Job(config.env, open_actor, options, asked, partial(_watched, shown), row_of)
+
+
+def _watched(shown: Wrap | None, env: gymnasium.Env) -> gymnasium.Env:
+    """Tells why episodes fail, and perhaps shows the goal."""
+    env = witnessed(env)
+    return shown(env) if shown else env
 
 
 def _open_misled(
@@ -253,13 +271,18 @@ def _film(config: EvalConfig, job: Job, episodes: list[EpisodeResult], out: Path
     wanted = [*failed, *solved][: config.videos]
     if not wanted:
         return
-    env = make_vector(config.env, 1, **job.env_options, render_mode="rgb_array")
+    env = make_vector(config.env, 1, job.wrap, **job.env_options, render_mode="rgb_array")
     with one_thread(), closing(env):
         actor = job.actor(env)
         for episode in track(wanted, "filming", console=Console(stderr=True)):
             video = f"videos/{episode['seed']:07d}.mp4"
-            if _film_episode(env, actor, episode, out / video, job.reset_options):
-                episode["video"] = video
+            played = _film_episode(env, actor, episode, out / video, job.reset_options)
+            if played is None:
+                continue
+            episode["video"] = video
+            strip = f"videos/{episode['seed']:07d}.png"
+            if isinstance(actor, PolicyAgent) and write_strip(actor.policy, played, out / strip):
+                episode["strip"] = strip
 
 
 def _film_episode(
@@ -268,8 +291,8 @@ def _film_episode(
     counted: EpisodeResult,
     path: Path,
     options: Options | None,
-) -> bool:
-    """Writes the film; False if the episode ran differently, as it may on a GPU."""
+) -> Episode | None:
+    """Writes the film of an episode; None if it ran differently, as it may on a GPU."""
     pictures: dict[int, Any] = {}
     step = count()
 
@@ -280,7 +303,7 @@ def _film_episode(
 
     (episode,) = rollout(env, actor, [counted["seed"]], options=options, watch=watch)
     if (len(episode), bool(episode.success.any())) != (counted["length"], counted["success"]):
-        return False
+        return None
     steps = np.arange(len(episode), 0, -VIDEO_EVERY)[::-1]
     film = annotate(
         np.stack([pictures[k][0] for k in steps]),
@@ -289,7 +312,20 @@ def _film_episode(
         success=episode.success[steps - 1],
     )
     write_video(path, film, env.metadata["render_fps"] / VIDEO_EVERY)
-    return True
+    return episode
+
+
+def unplanned(result: Result) -> str:
+    """A sentence about the episodes for whose goals the policy found no plan; "" without any."""
+    notes = [episode.get("notes", {}) for episode in result["episodes"]]
+    lost = [note["steps_to_goal"] for note in notes if not note.get("plan_found", 1.0)]
+    if not lost:
+        return ""
+    return (
+        f"no plan found in {len(lost)} of {len(notes)} episodes, where the arm stayed where it "
+        f"was: their goals are an estimated {np.median(lost):.0f} steps away (median), which is "
+        "beyond what was trained"
+    )
 
 
 def main(config: EvalConfig) -> int:
@@ -300,6 +336,8 @@ def main(config: EvalConfig) -> int:
         f"success {result['success']:.1%} (95 % interval {low:.1%} to {high:.1%}), "
         f"n = {result['n']}, decision {result['latency_ms']['p50']:.1f} ms"
     )
+    if lost := unplanned(result):
+        print(lost)
     out = config.out or default_folder(config)
     print(f"{out / 'result.json'} is written; make a page with the videos:")
     print(f"  robolearn report {out}")

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robolearn.cache import exclusive
 from robolearn.dataset import EpisodeDataset
-from robolearn.files import AtomicFolder
+from robolearn.files import AtomicFolder, make_directory
 from robolearn.policies.base import Batch, Context, Policy, as_tensors
 from robolearn.policies.critic import encoder_digest
 from robolearn.policies.fitting import in_bf16
@@ -125,9 +126,11 @@ def cached_tokens(policy: Policy, dataset: EpisodeDataset, stride: int) -> np.nd
     parts = zip(starts, lengths, strict=True)
     frames = np.concatenate([np.arange(s, s + n, stride) for s, n in parts])
     folder = dataset.cache / f"tokens-{encoder_digest(policy)[:16]}-{stride}-{len(dataset)}"
-    if not folder.exists():
-        with AtomicFolder(folder) as temporary:
-            _write_tokens(policy, dataset, frames, temporary / TOKENS)
+    make_directory(folder.parent)
+    with exclusive(folder):  # two runs may begin with the same base
+        if not folder.exists():
+            with AtomicFolder(folder) as temporary:
+                _write_tokens(policy, dataset, frames, temporary / TOKENS)
     return np.load(folder / TOKENS, mmap_mode="r")
 
 

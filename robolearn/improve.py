@@ -41,7 +41,6 @@ from robolearn.files import AtomicFolder, check_writable
 from robolearn.improve_report import columns_of, write_improve_report
 from robolearn.options import AgentOptions, EvalConfig, ImproveConfig, TrainConfig
 from robolearn.policies import IMPROVERS
-from robolearn.policies.advantage import imitate
 from robolearn.policies.critic import Critic
 from robolearn.policies.improver import Improver
 from robolearn.replay import Reward, replay_of
@@ -117,9 +116,9 @@ class Improvement:
         with timed(seconds, "collect"):
             self.collect(number)
         with timed(seconds, "learn"), one_thread():  # two are slower on a busy machine
-            judgement = self.learn(number)
+            learned = self.learn(number)
         rollouts = EpisodeDataset(folder / "rollouts")
-        row = {"round": number, **self._outcome(rollouts), **judgement}
+        row = {"round": number, **self._outcome(rollouts), **learned}
         save_result(folder, "figures", self.config, {"row": row, "seconds": seconds})
         return row
 
@@ -152,7 +151,7 @@ class Improvement:
                     writer.append(episode)
 
     def learn(self, number: int) -> Row:
-        """Judges everything collected so far, and teaches the policy; figures about both."""
+        """Makes the next policy of everything collected so far; figures about it."""
         config = self.config
         policy = checkpoint.load_policy(self._policy(number - 1), config.device)
         datasets = [*self.given, *self._rollouts(number)]
@@ -160,16 +159,14 @@ class Improvement:
         replay = replay_of(datasets, self.reward, executed=judged, stride=config.stride)
         experience = Experience(policy, datasets, replay)
         seed = config.seed + number
-        judgement = self.method.judge(policy, experience, self._critic(number - 1), seed)
-        if judgement.critic is not None:
-            judgement.critic.save(self._folder(number) / "critic")
-        better, losses = imitate(
-            policy, experience, replay.starts, judgement.weights, config.algo.actor, seed
-        )
+        improved = self.method.improve(policy, experience, self._critic(number - 1), seed)
+        if improved.critic is not None:
+            improved.critic.replan_every = config.replan_every
+            improved.critic.save(self._folder(number) / "critic")
         with AtomicFolder(config.out / "checkpoints" / f"{number:07d}") as temporary:
-            better.save(temporary / "model")
+            improved.policy.save(temporary / "model")
         _copy(self._folder(number) / "critic", config.out / "critic")
-        return {"fragments": len(replay.starts), **judgement.figures, **losses}
+        return {"fragments": len(replay.starts), **improved.figures}
 
     def evaluations(self) -> Iterator[tuple[str, EvalConfig]]:
         """The policy alone, and with its critic if it has one; on the same seeds."""

@@ -15,6 +15,7 @@ COLUMNS: Final = {
     "fragments": ("Fragments", "{:d}"),
     "effective": ("Effective share", "{:.2f}"),
     "kept": ("Kept", "{:.1%}"),
+    "positive": ("Called good", "{:.1%}"),
     "critic_auc": ("AUC", "{:.3f}"),
     "critic_rank": ("Rank", "{:.2f}"),
     "critic_bias": ("Bias", "{:+.2f}"),

@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from robolearn.contract import SAFE_ACCELERATION, SAFE_SPEED
 from robolearn.policies.configs import (
+    Act2GoalConfig,
     DiffusionConfig,
     FlowConfig,
     KnnConfig,
@@ -24,8 +25,13 @@ from robolearn.policies.improver_configs import (
     AwrConfig,
     BcConfig,
     DaggerConfig,
+    DsrlConfig,
+    FqlConfig,
+    GorlConfig,
     IqlConfig,
     QChunkingConfig,
+    RecapConfig,
+    RlpdConfig,
 )
 from robolearn.units import Units
 
@@ -141,6 +147,7 @@ class RecordConfig(RobotOptions):
     workers: int = 2  # processes
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
     obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # state: no pictures
+    pursued: str = ""  # with the variation label: what is done instead of what is told
 
 
 @dataclass(frozen=True)
@@ -149,7 +156,7 @@ class TrainConfig:
 
     data: Path  # dataset folder
     out: Path  # run folder: config, log, checkpoints
-    policy: FlowConfig | DiffusionConfig = field(default_factory=FlowConfig)
+    policy: FlowConfig | DiffusionConfig | Act2GoalConfig = field(default_factory=FlowConfig)
     init: Path | None = None  # fine-tune this policy: a checkpoint, or a run; --policy is its own
     obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # what it looks at
     steps: int = 4000  # optimiser steps
@@ -200,12 +207,31 @@ class EvalConfig(AgentOptions):
     paraphrases: str = "held_out"  # wording of the instructions: train, held_out or all
     split: str = "train"  # which objects, scenes and goals of the task
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
+    goal: tuple[str, ...] = ("demonstration",)  # of policies that are shown it: see goals.py
     shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
     videos: int = 8  # how many episodes are filmed
     workers: int = 2  # processes
 
 
-Improve = AloeConfig | BcConfig | DaggerConfig | AwrConfig | IqlConfig | QChunkingConfig
+def _check_collected(seed: int) -> None:
+    if seed < COLLECTED:
+        raise ValueError(
+            f"--seed is {seed}; seeds below {COLLECTED} belong to evaluations and demonstrations"
+        )
+
+
+Improve = (
+    AloeConfig
+    | BcConfig
+    | DaggerConfig
+    | AwrConfig
+    | IqlConfig
+    | QChunkingConfig
+    | RecapConfig
+    | FqlConfig
+    | DsrlConfig
+    | RlpdConfig
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +240,7 @@ class ImproveConfig:
 
     base: Path  # the policy to begin with: a run, or one of its checkpoints
     out: Path  # run folder: rollouts, critics, checkpoints, the table of rounds
-    algo: Improve = field(default_factory=AloeConfig)  # what judges, and how
+    algo: Improve = field(default_factory=AloeConfig)  # how it learns of what was collected
     data: Path | None = None  # demonstrations; by default what the base was trained on
     also: tuple[Path, ...] = ()  # further recordings, e.g. of `robolearn deploy` with takeovers
     env: str = ""  # environment id; by default the one that the base was trained on
@@ -243,16 +269,38 @@ class ImproveConfig:
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} is {getattr(self, name)}; give it 1 or more")
-        if self.seed < COLLECTED:
-            raise ValueError(
-                f"--seed is {self.seed}; seeds below {COLLECTED} belong to evaluations and "
-                "demonstrations"
-            )
+        _check_collected(self.seed)
         if self.judged < 0 or (self.judged or self.replan_every) % self.stride:
             raise ValueError(
                 f"--judged is {self.judged}, --replan-every {self.replan_every} and --stride "
                 f"{self.stride}; the stride must divide the steps that are judged"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineConfig:
+    """Learn a task by trying, without demonstrations, from the simulator's state."""
+
+    out: Path  # run folder
+    env: str = "robolearn/Reach-v0"  # environment id
+    algo: GorlConfig = field(default_factory=GorlConfig)
+    stages: int = 2  # after each but the last the decoder learns
+    iterations: int = 40  # of each stage
+    episodes: int = 64  # of each iteration
+    slots: int = 32  # side by side
+    threads: int = 1  # that simulate
+    seed: int = COLLECTED  # of the first episode; lower seeds are for evaluation and demonstrations
+
+    def __post_init__(self) -> None:
+        """Refuses counts below one, and seeds of evaluations.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        for name in ("stages", "iterations", "episodes", "slots", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} is {getattr(self, name)}; give it 1 or more")
+        _check_collected(self.seed)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ def row_of(episode: Episode) -> Row:
         "progress": float(episode.progress.max()),
         "fault": episode.fault,
         "failure": episode.failure,
+        "notes": {name: float(values[0]) for name, values in episode.notes.items()},
         "grades": episode.grades,
         "latency_p50_ms": float(np.median(latency)) if latency.size else 0.0,
         "latencies_ms": [round(float(x), 2) for x in latency],
@@ -48,7 +49,7 @@ def summarise(config: EvalConfig, rows: Sequence[Row], seconds: float) -> Result
     low, high = wilson(successes, len(rows))
     latency = [x for row in rows for x in row["latencies_ms"]] or [0.0]  # a script takes no time
     kept = EpisodeResult.__annotations__
-    episodes = [cast(EpisodeResult, {key: row[key] for key in kept}) for row in rows]
+    episodes = [cast(EpisodeResult, {key: row[key] for key in kept if key in row}) for row in rows]
     return {
         "format": FORMAT,
         "env_id": config.env,
@@ -76,6 +77,7 @@ def summarise(config: EvalConfig, rows: Sequence[Row], seconds: float) -> Result
         "config_hash": config_hash(config),
         "instructions": "shuffled" if config.shuffle_instructions else "matched",
         "instruction": config.instruction,
+        "goal": list(config.goal),
         "held_out_instructions": config.paraphrases == "held_out" and not config.instruction,
         "split": config.split,
         "variations": config.variations,

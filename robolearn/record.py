@@ -81,7 +81,7 @@ def _check_same_task(config: RecordConfig) -> None:
             raise ValueError(f"{config.out} holds {before}, not {now}; take another --out")
         # A human may be asked for one thing after another.
         asked = () if config.robot or config.teleop != "none" else ("instruction",)
-        for name in ("split", "variations", *asked):
+        for name in ("split", "variations", "pursued", *asked):
             before, now = getattr(old, name), getattr(config, name)
             if before != now:
                 raise ValueError(
@@ -96,7 +96,9 @@ def _expert(config: RecordConfig) -> Demonstrator:
     if not hasattr(task, "expert"):
         raise ValueError(f"{config.env} has no scripted expert; only simulated tasks have one")
     options = task_options(config)
-    job = Job(config.env, ExpertAgent, options, asking(config.instruction))
+    if config.pursued and not config.variations.get("label"):
+        raise ValueError("--pursued is what wrong labels hide: give --variations label 4, too")
+    job = Job(config.env, ExpertAgent, options, asking(config.instruction, config.pursued))
 
     def episodes(seeds: Iterable[int]) -> Generator[Episode]:
         with closing(run_seeds(job, seeds, config.workers)) as recorded:
@@ -158,6 +160,11 @@ class Onlooker:
         """None."""
         del slot
         return []
+
+    def notes(self, slot: int) -> dict[str, list[float]]:
+        """None."""
+        del slot
+        return {}
 
 
 def main(config: RecordConfig) -> int:

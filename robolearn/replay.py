@@ -102,13 +102,17 @@ class Replay:
         reward: what steps cost.
         executed: H, steps of a chunk that are executed before the next decision.
         stride: only every so many frames of an episode are looked at; it divides H.
+        numbers: int (E,), of each episode in its dataset; by default they are of one.
+        tasks: int (E,), which task each episode is of; by default one.
 
     Attributes:
         frames: int64 (K,), the frames that are looked at: fragments begin and end there.
         starts: int64 (N,), those of them where a fragment begins.
         episode: int64 (F,), the episode of each frame.
         ends: int64 (E,), the frame behind each episode.
-        lengths: as given.
+        lengths, numbers, tasks: as given.
+        last_seen: int64 (E,), the last frame of each episode that is looked at.
+        finished: bool (E,), whether its task ended, by success or failure.
         success: bool (E,), whether the episode succeeded.
     """
 
@@ -120,6 +124,8 @@ class Replay:
         *,
         executed: int,
         stride: int = 1,
+        numbers: np.ndarray | None = None,
+        tasks: np.ndarray | None = None,
     ) -> None:
         if executed < 1 or stride < 1 or executed % stride:
             raise ValueError(
@@ -128,16 +134,18 @@ class Replay:
             )
         self.lengths, self.executed, self.stride, self.reward = lengths, executed, stride, reward
         self.columns = columns
+        self.numbers = np.arange(len(lengths)) if numbers is None else numbers
+        self.tasks = np.zeros(len(lengths), int) if tasks is None else tasks
         self.ends = np.cumsum(lengths)
         self.episode = np.repeat(np.arange(len(lengths)), lengths)
         self.success = np.logical_or.reduceat(columns["success"], self.ends - lengths)
         self._rewards = reward.of(columns["success"], columns["terminated"])
         age = np.arange(len(self.episode)) - (self.ends - lengths)[self.episode]
         self.frames = np.flatnonzero(age % stride == 0)
-        self._last_seen = self.ends - 1 - (lengths - 1) % stride
-        self._finished = columns["terminated"][self.ends - 1]
+        self.last_seen = self.ends - 1 - (lengths - 1) % stride
+        self.finished = columns["terminated"][self.ends - 1]
         # The last observation is of the last frame; what followed it is known only of an end.
-        last = np.where(self._finished, self.ends - 1, self.ends - 1 - executed)
+        last = np.where(self.finished, self.ends - 1, self.ends - 1 - executed)
         self.starts = self.frames[self.frames <= last[self.episode[self.frames]]]
 
     def starts_of(self, episodes: np.ndarray) -> np.ndarray:
@@ -148,7 +156,7 @@ class Replay:
         """The fragments that begin at these frames (B,), which are among `starts`."""
         episode = self.episode[frames]
         stop = np.minimum(frames + self.executed, self.ends[episode])
-        ended = (stop == self.ends[episode]) & self._finished[episode]
+        ended = (stop == self.ends[episode]) & self.finished[episode]
         steps = frames[:, None] + np.arange(self.executed)
         valid = steps < stop[:, None]
         steps = np.minimum(steps, stop[:, None] - 1)
@@ -161,7 +169,7 @@ class Replay:
             reward=reward,
             total=reward @ discounts,
             discount=(self.reward.gamma ** (stop - frames) * ~ended).astype(np.float32),
-            following=np.where(ended, self._last_seen[episode], stop),
+            following=np.where(ended, self.last_seen[episode], stop),
             terminated=ended,
             intervention=human[steps] & valid,
         )
@@ -172,7 +180,7 @@ class Replay:
         An episode that was cut off counts as never done, since nobody saw how it went on.
         """
         result = np.empty(len(self.episode), np.float32)
-        value = np.where(self._finished, 0.0, self.reward.lowest)
+        value = np.where(self.finished, 0.0, self.reward.lowest)
         first = self.ends - self.lengths
         for back in range(int(self.lengths.max())):  # all episodes at once, from their ends
             frame = self.ends - 1 - back
@@ -209,7 +217,17 @@ def replay_of(
     columns: dict[str, Any] = {
         name: np.concatenate([_column(dataset, name) for dataset in datasets]) for name in names
     }
-    return Replay(lengths, columns, reward, executed=executed, stride=stride)
+    numbers = np.concatenate([np.arange(len(dataset.episodes)) for dataset in datasets])
+    tasks = np.concatenate([np.asarray(dataset.episodes.env_id) for dataset in datasets])
+    return Replay(
+        lengths,
+        columns,
+        reward,
+        executed=executed,
+        stride=stride,
+        numbers=numbers,
+        tasks=np.unique(tasks, return_inverse=True)[1],
+    )
 
 
 def _column(dataset: EpisodeDataset, name: str) -> np.ndarray:

@@ -102,6 +102,9 @@ def _render(
         losses=list(losses)[: len(charts.SERIES)],
         training=_training(log),
         videos={e["seed"]: embed(evaluation, e["video"]) for e in shown if e["video"]},
+        strips={
+            e["seed"]: embed(evaluation, e["strip"], "image/png") for e in shown if "strip" in e
+        },
         shown=shown,
     )
 
@@ -241,13 +244,13 @@ def chosen_videos(episodes: list[EpisodeResult], limit: int) -> list[EpisodeResu
     return [*failed[: limit - min(len(solved), limit // 3)], *solved][:limit]
 
 
-def embed(folder: Path, video: str) -> str:
-    """A video as a data URI.
+def embed(folder: Path, file: str, kind: str = "video/mp4") -> str:
+    """A video or picture as a data URI.
 
     Raises:
         ReportError: it is missing.
     """
-    path = folder / video
+    path = folder / file
     if not path.is_file():
         raise ReportError(f"{path} is missing, but result.json names it: run the evaluation again")
-    return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
+    return f"data:{kind};base64," + base64.b64encode(path.read_bytes()).decode()

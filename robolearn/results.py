@@ -36,6 +36,9 @@ class EpisodeResult(TypedDict):
     failure: NotRequired[str]  # why it failed, see `robolearn.envs.failures`; "" if it did not
     grades: NotRequired[Mapping[str, float]]  # how well it went, of tasks that are graded
     latency_p50_ms: float  # of one decision
+    # What the policy knew, at the first decision: see `Policy.notes`
+    notes: NotRequired[Mapping[str, float]]
+    strip: NotRequired[str]  # what it imagined beside what then happened, likewise
     video: str | None  # relative to the folder of the evaluation
 
 
@@ -74,6 +77,7 @@ class Result(TypedDict):
     variations: NotRequired[Mapping[str, int]]  # names and levels; none: the plain task
     failures: NotRequired[Mapping[str, int]]  # how many failed why, the most frequent first
     grades: NotRequired[Mapping[str, float]]  # means over the episodes
+    goal: NotRequired[Sequence[str]]  # where goal pictures came from; older results have none
     episodes: list[EpisodeResult]
 
 

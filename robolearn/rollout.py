@@ -33,6 +33,9 @@ class Actor(Protocol):
     def latency(self, slot: int) -> list[float]:
         """Seconds of every decision of the episode in this slot."""
 
+    def notes(self, slot: int) -> dict[str, list[float]]:
+        """What is known of each of these decisions, by name; see `Policy.notes`."""
+
 
 def rollout(
     env: gymnasium.Env | VectorEnv,
@@ -60,14 +63,21 @@ def rollout(
     yield from _Rollout(vector, actor, iter(seeds), options, watch).run()
 
 
-def asking(instruction: str) -> Options | None:
-    """Reset options that ask for the goal of this instruction in every episode; "" asks nothing."""
-    return partial(_asked, instruction) if instruction else None
+def asking(instruction: str, pursued: str = "") -> Options | None:
+    """Reset options that ask for the same in every episode; those that are "" ask nothing.
+
+    Args:
+        instruction: the goal that is told.
+        pursued: the goal that wrong labels hide; see `robolearn.envs.mislabel`.
+    """
+    asked = {"instruction": instruction, "pursued": pursued}
+    asked = {name: text for name, text in asked.items() if text}
+    return partial(_asked, asked) if asked else None
 
 
-def _asked(instruction: str, seed: int) -> dict[str, Any]:
+def _asked(asked: dict[str, Any], seed: int) -> dict[str, Any]:
     del seed
-    return {"instruction": instruction}
+    return asked
 
 
 _MANUAL: dict[str, Any] = {"copy": False, "autoreset_mode": AutoresetMode.DISABLED}
@@ -108,7 +118,7 @@ class _Rollout:
             for slot in np.flatnonzero(terminated | truncated):
                 finished = self.slots[slot]
                 if finished:
-                    yield finished.episode(self.actor.latency(slot))
+                    yield finished.episode(self.actor, slot)
                 self._begin(int(slot))
 
     def _begin(self, slot: int) -> None:
@@ -182,7 +192,7 @@ class _Recording:
             },
         }
 
-    def episode(self, latency: list[float]) -> Episode:
+    def episode(self, actor: Actor, slot: int) -> Episode:
         stacked: dict[str, Any] = {k: np.stack([f[k] for f in self.frames]) for k in self.frames[0]}
         keys = self.observations[0]
         observations = {k: np.stack([o[k] for o in self.observations]) for k in keys}
@@ -191,7 +201,8 @@ class _Recording:
             observations=observations,
             **stacked,
             **self.end,
-            latency=np.array(latency, np.float32),
+            latency=np.array(actor.latency(slot), np.float32),
+            notes={k: np.array(values) for k, values in actor.notes(slot).items()},
         )
 
 

@@ -67,6 +67,11 @@ class PolicyServer:
                 "here and for the clients, or take --host 127.0.0.1"
             )
         source = source_of(config.policy)
+        if source.goals:
+            raise ValueError(
+                f"{config.policy} is shown its goal in pictures, which clients cannot send yet; "
+                "evaluate it here with: robolearn eval"
+            )
         self._policy = source.load(config.device)
         self._scorer: Scorer | None = None
         if config.scorer:

@@ -44,6 +44,11 @@ class Source(ABC):
         """Those that the policy looks through, and height and width of their pictures."""
 
     @property
+    def goals(self) -> bool:
+        """Whether the policy is shown its goal in pictures."""
+        return False
+
+    @property
     @abstractmethod
     def env(self) -> str:
         """The id of the environment that it was trained on; "" if it does not say."""
@@ -124,6 +129,11 @@ class CheckpointSource(Source):
     def cameras(self) -> Mapping[str, tuple[int, int]]:
         """See `Source`."""
         return {name: tuple(size) for name, size in self._description["cameras"].items()}
+
+    @property
+    def goals(self) -> bool:
+        """See `Source`."""
+        return bool(self._description.get("goals", False))  # older checkpoints do not say
 
     @property
     def env(self) -> str:

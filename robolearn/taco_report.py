@@ -54,7 +54,7 @@ def write_taco_report(summary: Path, out: Path) -> None:
 
     result = json.loads(summary.read_text())
     charts = {
-        (sort, task): candidates_chart(f"{task}, {sort}", curve(row))
+        (sort, task): candidates_chart(f"{task}, {sort}", curve(row, result["config"]["compared"]))
         for sort, tasks in result["tasks"].items()
         for task, row in tasks.items()
     }
@@ -62,11 +62,16 @@ def write_taco_report(summary: Path, out: Path) -> None:
     write_atomic(out, page("taco_template.html", result=result, charts=charts, **names).encode())
 
 
-def curve(row: Row) -> list[tuple[int, float, float, float]]:
-    """Number of candidates, success and its interval: the plain policy, then TACO."""
+def curve(row: Row, compared: int) -> list[tuple[int, float, float, float]]:
+    """Number of candidates, success and its interval: the plain policy, then TACO.
+
+    Args:
+        row: the outcomes of a task.
+        compared: candidates at which all scorers were compared.
+    """
     counted = {int(name[5:]): value for name, value in row.items() if name.startswith("taco_")}
     keys = ("success", "success_low", "success_high")
     return [
         (count, *(value[key] for key in keys))
-        for count, value in sorted({1: row["base"], **counted}.items())
+        for count, value in sorted({1: row["base"], compared: row["taco"], **counted}.items())
     ]

@@ -28,11 +28,15 @@ def taco_scorer_table(results: Results) -> Rows:
 
 
 def taco_candidates_table(results: Results) -> Rows:
-    """TACO's success by the number of candidates."""
+    """TACO's success by the number of candidates, where it was asked for."""
+    taco = results.get("taco", {})
     lines = {
-        f"{task}, {sort}": {count: percent(rate) for count, rate, *_ in curve(row)}
-        for sort, tasks in results.get("taco", {}).get("tasks", {}).items()
+        f"{task}, {sort}": {
+            count: percent(rate) for count, rate, *_ in curve(row, taco["config"]["compared"])
+        }
+        for sort, tasks in taco.get("tasks", {}).items()
         for task, row in tasks.items()
+        if task in taco["config"]["ablated"]
     }
     counts = sorted({count for line in lines.values() for count in line})
     rows = [[label, *(line.get(c, NOT_MEASURED) for c in counts)] for label, line in lines.items()]

@@ -105,10 +105,10 @@ class Trainer:
         return f"{self.config.seed} {self.accelerator.process_index}"
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step: indices drawn from (seed, step) alone."""
+        """The batch of a step: drawn from (seed, step) alone."""
         rng = stream(step, f"batch {self._id}")
-        indices = rng.integers(len(self.windows), size=self.config.batch_size)
-        return as_tensors(self.windows.get(indices), self.device)
+        batch = as_tensors(self.windows.draw(rng, self.config.batch_size), self.device)
+        return batch | {"trained": step / self.config.steps}
 
     def _learning_rate(self) -> float:
         c = self.config
@@ -247,11 +247,12 @@ def _first_policy(config: TrainConfig, dataset: EpisodeDataset) -> TrainablePoli
     Raises:
         CheckpointError: the one to fine-tune is damaged, or knows another arm or other cameras.
     """
-    if config.init is None:
+    # The newest checkpoint of a run that goes on: the policy it began with may be gone, and what
+    # is learned of a dataset before the first step may have taken minutes.
+    begun = _newest(config) / "model" if config.resume else config.init
+    if begun is None:
         kind = POLICIES[config.policy.kind]()
         return kind.for_dataset(config.policy, dataset, _cameras(config, dataset))
-    # The newest checkpoint of a run that goes on: the policy it began with may be gone.
-    begun = _newest(config) / "model" if config.resume else config.init
     policy = checkpoint.load_policy(begun)
     policy.check_dataset(dataset)
     return policy.train()

@@ -1,12 +1,25 @@
 """Windows of a dataset: what was observed at a frame, and the actions that followed."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 OBSERVATIONS = ("agent_pos", "agent_vel", "agent_effort", "environment_state")
 PER_STEP = ("reward", "progress", "success", "terminated", "truncated", "intervention")
+
+
+class Sampler(Protocol):
+    """What training draws its batches from."""
+
+    def __len__(self) -> int:
+        """The number of windows."""
+
+    def draw(self, rng: np.random.Generator, count: int) -> dict[str, Any]:
+        """As many random windows."""
+
+    def get(self, indices: np.ndarray) -> dict[str, Any]:
+        """The windows that start at these frames."""
 
 
 class Windows:
@@ -52,6 +65,25 @@ class Windows:
         """The number of windows: one starts at every frame."""
         return len(self._last)
 
+    def draw(self, rng: np.random.Generator, count: int) -> dict[str, Any]:
+        """As many random windows, see `get`."""
+        return self.get(rng.integers(len(self), size=count))
+
+    def remaining(self, indices: np.ndarray) -> np.ndarray:
+        """How many frames of the episode come after each of these, int (B,)."""
+        return self._last[indices] - indices
+
+    def actions(self, frames: np.ndarray) -> np.ndarray:
+        """The actions of these frames, int (...): float32 (..., J)."""
+        return self._columns["action"][frames]
+
+    def views(self, frames: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+        """What these frames, int (...), show, by kind and camera: (..., *shape) each."""
+        return {
+            kind: {name: np.take(rows, frames, axis=0) for name, rows in views.items()}
+            for kind, views in self._views.items()
+        }
+
     def get(self, indices: np.ndarray) -> dict[str, Any]:
         """The windows that start at these frames.
 
@@ -79,10 +111,7 @@ class Windows:
         return {
             **{name: columns[name][seen] for name in OBSERVATIONS if name in columns},
             **{name: columns[name][steps] * mask for name in PER_STEP if name in columns},
-            **{
-                kind: {name: np.take(rows, seen, axis=0) for name, rows in views.items()}
-                for kind, views in self._views.items()
-            },
+            **self.views(seen),
             "action": columns["action"][steps],
             "mask": mask,
             "episode": episode,

@@ -25,6 +25,9 @@ class Scripted:
         self.encoded.append((observation, list(instructions)))
         return Context(torch.zeros(1, 1, 1), observation["agent_pos"])
 
+    def notes(self, context):
+        return {}
+
     def sample(self, context, n, noise):
         self.noises.append([g.standard_normal() for g in noise])
         steps = torch.arange(HORIZON, dtype=torch.float32)[:, None].expand(HORIZON, JOINTS)

@@ -401,6 +401,9 @@ class Still:
     def latency(self, slot):
         return []
 
+    def notes(self, slot):
+        return {}
+
 
 def test_rollout_takes_a_batch(env_id):
     """The same episodes, in whichever slot they ran."""

@@ -39,6 +39,7 @@ def small(tmp_path, monkeypatch):
         episodes=2,
         candidates=2,
         workers=0,
+        conditions=("recovery", "unseen"),
     )
 
 
@@ -51,10 +52,19 @@ def test_all_methods_begin_with_the_same_policy_and_have_the_same_budget(small, 
         assert len(cell["by_seed"]) == 1
         gain = cell["success"] - row["base"]["success"]
         assert cell["gain_points"] == pytest.approx(100 * gain)
+        assert 0.0 <= cell["recovery"] <= 1.0
+        assert 0.0 <= cell["unseen"] <= 1.0
         if name != "base":
             assert cell["seconds_per_round"] > 0
     # Whoever is not corrected collects with the very same policy on the very same seeds.
     assert row["bc"]["interactions"] == row["aloe"]["interactions"]
+    conditions = small.out / "Reach" / "bc-0"
+    pushed, unseen = (
+        json.loads((conditions / f"eval-{name}" / "result.json").read_text())
+        for name in ("recovery", "unseen")
+    )
+    assert pushed["variations"] == {"push": 2}
+    assert unseen["split"].startswith("novel_")
     written = json.loads((small.results / "aloe.json").read_text())
     assert written["mean"] == figures["mean"]
     # A second run finds everything done, and says the same.
@@ -68,5 +78,7 @@ def test_all_methods_begin_with_the_same_policy_and_have_the_same_budget(small, 
 def test_bad_options_are_named(small):
     with pytest.raises(ValueError, match="--methods has sarsa; choose among bc, dagger"):
         bench_aloe.bench(replace(small, methods=("sarsa",)))
+    with pytest.raises(ValueError, match="--conditions has dark; choose among recovery, unseen"):
+        bench_aloe.bench(replace(small, conditions=("dark",)))
     with pytest.raises(ValueError, match="--rounds is 0"):
         bench_aloe.bench(replace(small, rounds=0))

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from robolearn import bench_taco, cli
+from robolearn import bench_modes, bench_taco, cli
+from robolearn.bench_modes import GOALS, TASKS
 from robolearn.bench_taco import BenchTacoConfig
+from robolearn.policies.configs import FlowConfig
+from robolearn.registry import make_env
 
-SCORERS = {"base", "taco_2", "taco", "knn", "mahalanobis", "rnd", "random", "medoid", "residual"}
+SCORERS = {"base", "taco", "knn", "mahalanobis", "rnd", "random", "medoid", "residual"}
 
 ABLATIONS = {"taco", "fixed-noise", "search-half", "search-full", "no-prior"}
 
@@ -19,10 +22,13 @@ def small(tmp_path, monkeypatch):
     """Settings with which everything is done in seconds; steps and choices of fits are as few."""
     original = bench_taco.KINDS
     quick = [replace(kind, steps=4) if hasattr(kind, "steps") else kind for kind in original]
-    monkeypatch.setattr(bench_taco, "KINDS", quick)
+    for module in (bench_modes, bench_taco):
+        monkeypatch.setattr(module, "KINDS", quick)
     monkeypatch.setattr("robolearn.policies.taco.LENGTH_SCALES", (0.7,))
     return BenchTacoConfig(
         tasks=("Reach",),
+        flow=FlowConfig(hidden=16, depth=1, draws=1),
+        batch_size=8,
         obs_type="state",
         results=tmp_path / "results",
         out=tmp_path / "out",
@@ -45,7 +51,8 @@ def test_all_scorers_are_compared_on_the_same_seeds(small, monkeypatch):
     for sort in ("structured", "scatter"):
         row = figures["tasks"][sort]["Reach"]
         assert row["n"] == 2
-        assert {name for name, value in row.items() if isinstance(value, dict)} == SCORERS
+        chosen = {name for name, value in row.items() if isinstance(value, dict)}
+        assert chosen == SCORERS | {"taco_2"}
         for name in SCORERS:
             gain = row[name]["success"] - row["base"]["success"]
             assert row[name]["gain_points"] == pytest.approx(100 * gain)
@@ -61,9 +68,35 @@ def test_all_scorers_are_compared_on_the_same_seeds(small, monkeypatch):
     monkeypatch.setattr("robolearn.evaluate.evaluate", None)
     assert bench_taco.bench(small) == figures
     none = bench_taco.bench(replace(small, ablated=()))
-    assert none == {name: value for name, value in figures.items() if name != "ablations"}
+    assert "ablations" not in none
+    known = figures["tasks"]["scatter"]["Reach"]
+    known = {name: value for name, value in known.items() if name != "taco_2"}
+    assert none["tasks"]["scatter"]["Reach"] == known
     with pytest.raises(ValueError, match="was begun with other settings; take another --out"):
         bench_taco.bench(replace(small, steps=5))
+
+
+def test_tasks_that_are_not_looked_at_closely_are_compared_at_one_count(small, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        bench_taco, "evaluation", lambda c, p, f, name, count, **_: asked.append((name, count))
+    )
+    list(bench_taco.evaluations(small, None, None, swept=False))
+    assert asked[0] == ("", 1)
+    assert asked[1:] == [(name, 3) for name, _ in asked[1:]]
+    assert {name for name, _ in asked[1:]} == SCORERS - {"base"}
+
+
+@pytest.mark.parametrize("task", sorted(GOALS))
+def test_the_goals_differ_in_what_is_done_and_not_in_the_wording(task):
+    env = make_env(f"robolearn/{task}-v0", obs_type="state")
+    told, pursued = (env.unwrapped.phrases.parse(text) for text in GOALS[task])
+    assert sum(a != b for a, b in zip(told, pursued, strict=True)) == 1
+    env.close()
+
+
+def test_the_tasks_of_both_sorts_have_goals():
+    assert {task for tasks in TASKS.values() for task in tasks} <= set(GOALS)
 
 
 def check_ablations(figures, folder):

@@ -26,6 +26,9 @@ class Idle:
     def latency(self, slot):
         return []
 
+    def notes(self, slot):
+        return {}
+
 
 @pytest.fixture(scope="module")
 def episodes():

@@ -57,6 +57,10 @@ INSTEAD = {
     "robolearn improve --base runs/demo --out runs/improved --rounds 3": "robolearn improve "
     "--base runs/demo --out runs/improved --rounds 1 --episodes 1 --evaluate 1 --videos 0 "
     "--workers 0 --algo.critic.steps 2 --algo.actor.steps 2",
+    "robolearn online --out runs/online": "robolearn online --out runs/online --iterations 1 "
+    "--episodes 1 --slots 1 --algo.decoder-steps 2",
+    "robolearn eval --policy runs/online --replan-every 8": "robolearn eval --policy runs/online "
+    "--replan-every 8 --episodes 1 --videos 0 --workers 0",
     "robolearn eval --policy runs/improved --scorer critic --candidates 16 --replan-every 8": ""
     "robolearn eval --policy runs/improved --scorer critic --candidates 16 --replan-every 8 "
     "--episodes 1 --videos 0 --workers 0",
@@ -85,6 +89,19 @@ INSTEAD = {
     "--policy runs/demo --variations camera 1 light 2 --episodes 1 --videos 0 --workers 0",
     "robolearn record --out data/varied --variations texture 2 distractors 2": "robolearn record "
     "--out data/varied --variations texture 2 distractors 2 --episodes 1 --workers 0",
+    "robolearn train --policy act2goal --data data/cubes --out runs/a2g": "robolearn record "
+    "--out data/cubes --episodes 2 --workers 0 && robolearn train --policy act2goal "
+    "--data data/cubes --out runs/a2g --steps 2 --batch-size 4 --threads 1 "
+    "--policy.autoencoder-steps 2",
+    "robolearn eval --policy runs/a2g": "robolearn eval --policy runs/a2g --episodes 1 --videos 1 "
+    "--workers 0",
+    "robolearn eval --policy runs/a2g --goal top=top.png wrist=wrist.png --episodes 1": "robolearn "
+    "eval --policy runs/a2g --goal top=top.png wrist=wrist.png --episodes 1 --videos 0 --workers 0",
+    "robolearn train --data data/cubes --out runs/shown --policy.goal pictures": "robolearn train "
+    "--data data/cubes --out runs/shown --policy.goal pictures --steps 2 --batch-size 4 "
+    "--threads 1",
+    "robolearn eval --policy runs/shown": "robolearn eval --policy runs/shown --episodes 1 "
+    "--videos 0 --workers 0",
     "robolearn deploy --policy runs/demo": "robolearn deploy --policy runs/demo --seconds 1",
     # Large models of others; tests/test_backbones.py has small ones.
     "robolearn train --data data/cubes --out runs/dino --policy.backbone pretrained": "true",
@@ -96,6 +113,7 @@ INSTEAD = {
 }
 AS_IT_IS = {
     "robolearn report runs/cubes/eval",
+    "robolearn report runs/a2g/eval",
     "robolearn doctor",
     "robolearn bench list",
     "robolearn card --policy runs/demo",
@@ -306,7 +324,7 @@ def test_taco_tables():
     names = ("base", "taco", "taco_2", "taco_50", *SCORERS)
     task = {"n": 500, **dict.fromkeys(names, row)}
     mean = {key: value for key, value in row.items() if key not in ("success_low", "success_high")}
-    taco = {"config": {"compared": 16}, "tasks": {"scatter": {"Lift": task}}}
+    taco = {"config": {"compared": 16, "ablated": ["Lift"]}, "tasks": {"scatter": {"Lift": task}}}
     taco["scatter"] = {"n": 500, **dict.fromkeys(names, mean)}
     taco["ablations"] = {"Lift": {"n": 500, "taco": row, **dict.fromkeys(ABLATIONS, row)}}
     taco |= {f"latency_{kind}_p{q}_ms": 12.34 for kind in ("one", "many") for q in (50, 99)}
@@ -319,7 +337,7 @@ def test_taco_tables():
     assert "| 16 candidates | TACO | nearest neighbour | Mahalanobis distance |" in text
     assert f"| Lift, scatter, n = 500 | {' | '.join([points] * len(SCORERS))} |" in text
     text = table("taco-candidates", {"taco": taco})
-    assert "| candidates | 1 | 2 | 50 |" in text
+    assert "| candidates | 1 | 2 | 16 | 50 |" in text
     assert "| Lift, scatter | 63.2 % | 63.2 % | 63.2 % |" in text
     text = table("taco-ablations", {"taco": taco})
     assert f"| TACO as it is, Lift, n = 500 | {success} |   |" in text

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -256,6 +257,28 @@ def experienced(base):
     return Experience(policy, [dataset], replay), policy
 
 
+def test_two_runs_that_begin_at_once_share_the_tokens(base, monkeypatch):
+    """The second waits for the first, and reads what it wrote."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from robolearn import experience
+
+    policy, dataset = checkpoint.load_policy(base), EpisodeDataset(base.parent / "data")
+    shutil.rmtree(dataset.cache)
+    written, write = [], experience._write_tokens
+
+    def slowly(*args):
+        written.append(args[-1])
+        time.sleep(0.3)
+        write(*args)
+
+    monkeypatch.setattr(experience, "_write_tokens", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(lambda _: experience.cached_tokens(policy, dataset, 2), range(2))
+    assert len(written) == 1
+    np.testing.assert_array_equal(one, two)
+
+
 def test_cached_tokens_are_what_the_policy_sees(base):
     experience, policy = experienced(base)
     dataset = EpisodeDataset(base.parent / "data")
@@ -304,6 +327,10 @@ def test_a_critic_of_another_encoder_is_refused(base, whole, tmp_path):
         open_scorer(critic, other, source_of(tmp_path / "other"))
     better = checkpoint.load_policy(out)
     open_scorer(critic, better, source_of(out))  # the encoder is the base's
+    open_scorer(critic, better, source_of(out), slice(0, 4))
+    for other_pace in (slice(0, 3), slice(1, 5)):
+        with pytest.raises(checkpoint.CheckpointError, match="was taught with --replan-every 4"):
+            open_scorer(critic, better, source_of(out), other_pace)
 
 
 def test_bad_counts_are_refused(base, tmp_path):

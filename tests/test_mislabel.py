@@ -69,6 +69,18 @@ def test_a_wished_instruction_is_the_one_that_is_told():
     assert env.unwrapped.phrases.parse(env.unwrapped.task_description) != (0, 0)
 
 
+def test_what_is_pursued_can_be_wished_and_happens_only_where_the_label_is_wrong():
+    told, pursued = "put the red cube in the blue bin", "put the green cube in the blue bin"
+    options = {"instruction": told, "pursued": pursued}
+    for level, possible in ((0, {told}), (2, {told, pursued}), (4, {pursued})):
+        env, done = mislabelled(level=level), set()
+        for seed in range(12):
+            _, info = env.reset(seed=seed, options=options)
+            assert info[Info.TASK] == told
+            done.add(env.unwrapped.task_description)
+        assert done == possible
+
+
 def test_it_is_an_environment_like_any_other():
     env = mislabelled()
     check_env(env, skip_render_check=True)

@@ -120,6 +120,27 @@ def test_one_goal_may_be_demonstrated_in_all_episodes(tmp_path):
         record(config(tmp_path / "data", episodes=4))
 
 
+def test_wrong_labels_may_all_hide_the_same_goal(tmp_path):
+    told, pursued = "reach for the red marker", "reach for the blue marker"
+    settings = RecordConfig(
+        out=tmp_path / "data", env="robolearn/Reach-v0", obs_type="state", episodes=2, workers=0
+    )
+    with pytest.raises(ValueError, match="--pursued is what wrong labels hide: give --variations"):
+        record(replace(settings, pursued=pursued))
+    settings = replace(settings, instruction=told, variations={"label": 4})
+    record(replace(settings, pursued=pursued))
+    assert set(EpisodeDataset(tmp_path / "data").episodes.instruction) == {told}
+    with pytest.raises(ValueError, match=f"was recorded with pursued {pursued}, not none; take"):
+        record(replace(settings, episodes=3))
+    dataset = EpisodeDataset(tmp_path / "data")
+    for end in np.cumsum(dataset.episodes.length) - 1:
+        markers, tips, told_one = np.split(dataset.columns["environment_state"][end], [12, 15])
+        away = np.linalg.norm(markers.reshape(4, 3) + [0, 0, 0.02] - tips, axis=1)
+        assert away.argmin() == 2  # blue
+        assert away.min() < 0.02
+        assert told_one.argmax() == 0  # red
+
+
 def test_styles_and_qualities_may_be_mixed(tmp_path):
     settings = RecordConfig(out=tmp_path / "data", env="robolearn/Reach-v0", episodes=1, workers=0)
     record(settings)

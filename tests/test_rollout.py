@@ -34,6 +34,9 @@ class Still:
     def latency(self, slot):
         return [0.25, 0.5]
 
+    def notes(self, slot):
+        return {}
+
 
 def assert_same(a, b):
     """Everything but the clock."""
@@ -105,6 +108,9 @@ class Mover:
 
     def latency(self, slot):
         return []
+
+    def notes(self, slot):
+        return {}
 
 
 def test_every_array_has_one_row_a_step_and_suits_a_dataset(tmp_path):

@@ -16,7 +16,13 @@ from robolearn.contract import observation_space as space_of
 from robolearn.examples import example_episode
 from robolearn.policies import POLICIES
 from robolearn.policies.base import as_tensors
-from robolearn.policies.configs import DiffusionConfig, FlowConfig, SmallConfig
+from robolearn.policies.configs import (
+    Act2GoalConfig,
+    DiffusionConfig,
+    FlowConfig,
+    HindsightConfig,
+    SmallConfig,
+)
 from robolearn.seeding import stream
 
 ENV_ID = "toy:Toy-v0"
@@ -39,6 +45,21 @@ STEPS = 24  # time limit
 SMALL = SmallConfig(width=8, channels=4, blocks=1, keypoints=2, words=4)
 SIZES = {"horizon": 4, "draws": 2, "hidden": 16, "depth": 1, "patch": 2, "backbone": SMALL}
 TINY = FlowConfig(sample_steps=2, **SIZES)
+GOALS = HindsightConfig(furthest=12, finals=0.3)
+TINY_ACT2GOAL = Act2GoalConfig(
+    sample_steps=2,
+    horizon=4,
+    draws=2,
+    hidden=16,
+    depth=2,
+    patch=2,
+    width=16,
+    stride=2,
+    far=2,
+    latents=8,
+    autoencoder_steps=4,
+    hindsight=GOALS,
+)
 # Every kind of policy with every head and option.
 TINIES = {
     "flow": TINY,
@@ -159,7 +180,7 @@ def train_config(data, run, **changes):
     from robolearn.options import TrainConfig
 
     settings = {"steps": 4, "batch_size": 8, "warmup": 2, "log_every": 1, "threads": 1}
-    return TrainConfig(data, run, TINY, **{**settings, **changes})
+    return TrainConfig(data, run, **{"policy": TINY, **settings, **changes})
 
 
 def arm_description(arm=TOY_ARM):
@@ -175,7 +196,7 @@ def tiny_policy(
     policy = POLICIES[config.kind]()(config, seen, arm_description(arm), words, state)
     rng = np.random.default_rng(seed)
     policy.backbone.agent_pos.fit(rng.normal(size=(50, arm.size)).astype(np.float32))
-    policy.chunk.fit(0.1 * rng.normal(size=(50, config.horizon, arm.size)).astype(np.float32))
+    policy.chunk.fit(0.1 * rng.normal(size=(50, *policy.chunk.mean.shape)).astype(np.float32))
     if state:
         policy.backbone.environment_state.fit(rng.normal(size=(50, state)).astype(np.float32))
     for weight in policy.parameters():

@@ -1,0 +1,172 @@
+"""A goal-conditioned world model: the frames between now and a goal, by flow matching in latents.
+
+    now, goal  (B, N, C) ──────────── clean tokens, each with an embedding of its own ─┐
+    noisy      (B, T, N, C) ─ the T frames of a cell are one token, with the flow time ─┴─ blocks
+    velocity   (B, T, N, C), and the features (B, 3 N, D) of every block, which an expert acts on
+
+B batch, N cells of all cameras, C channels of a latent, T frames at the hashed steps. The target of
+the velocity is data minus noise (Lipman et al. 2023, as in `flow.py`), so frames are imagined by
+going from noise at t = 0 to t = 1. The tokens of now and goal are never noised. A token of the
+future hears the time, and how far its frames and the goal are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robolearn.policies.autoencoder import Autoencoder, Encoder, cells_of
+from robolearn.policies.configs import Act2GoalConfig
+from robolearn.policies.hashing import Hashing
+from robolearn.policies.heads import Modulated, SelfAttention, TimeEncoder, feed_forward
+
+GROUPS: Final = 3  # of tokens: now, goal, future
+PLACE: Final = 0.5  # spread of the places that tokens begin with, beside contents of about 1
+
+
+@dataclass
+class Imagined:
+    """What a policy expects to see on its way.
+
+    Attributes:
+        frames: camera -> uint8 (B, T, h, w, 3).
+        offsets: int (B, T), control steps from now to each of them.
+    """
+
+    frames: Mapping[str, Tensor]
+    offsets: Tensor
+
+
+class WorldModel(nn.Module):
+    """See the module's docstring.
+
+    Args:
+        config: sizes.
+        cameras: camera name -> (height, width) of its pictures.
+        hashing: which frames.
+    """
+
+    start: Tensor  # (1, T, N, C): the noise that features for the expert begin with
+
+    def __init__(
+        self,
+        config: Act2GoalConfig,
+        cameras: Mapping[str, tuple[int, int]],
+        hashing: Hashing,
+    ) -> None:
+        super().__init__()
+        self.cameras, self.hashing, width = dict(cameras), hashing, config.width
+        self.cells = {name: cells_of(size) for name, size in cameras.items()}
+        self.count = sum(rows * columns for rows, columns in self.cells.values())
+        frames = hashing.frames * config.latents
+        self.autoencoder = Autoencoder(config.latents)
+        self.eye = Encoder(config.latents)  # begins as the autoencoder's, and learns to act
+        self.inward = nn.Linear(config.latents, width)
+        self.noisy = nn.Linear(frames, width)
+        self.place = nn.Parameter(PLACE * torch.randn(GROUPS, self.count, width))
+        self.clean = nn.Parameter(0.02 * torch.randn(2, 1, width))
+        self.time = TimeEncoder(width)
+        self.ahead = nn.Linear(2 * hashing.frames + 1, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(config.depth))
+        self.norm, self.outward = nn.LayerNorm(width), nn.Linear(width, frames)
+        nn.init.zeros_(self.outward.weight)
+        noise = torch.randn(
+            (1, hashing.frames, self.count, config.latents),
+            generator=torch.Generator().manual_seed(0),
+        )
+        self.register_buffer("start", noise, persistent=False)
+
+    def fit(self, frames: Mapping[str, np.ndarray], steps: int, seed: int) -> list[float]:
+        """Trains the autoencoder; the eye begins as it is. See `Autoencoder.fit`."""
+        losses = self.autoencoder.fit(frames, steps, seed)
+        self.eye.load_state_dict(self.autoencoder.encoder.state_dict())
+        return losses
+
+    def see(self, pixels: Mapping[str, Tensor]) -> Tensor:
+        """Clean latents (B, N, C) of uint8 pictures (B, h, w, 3), by camera."""
+        return self.joined({name: self.eye(pixels[name])[:, None] for name in self.cameras})[:, 0]
+
+    def joined(self, latents: Mapping[str, Tensor]) -> Tensor:
+        """Latents (B, T, C, h', w') of the cameras, always in the same order, as (B, T, N, C)."""
+        cells = [latents[name].flatten(3).transpose(2, 3) for name in self.cameras]
+        return torch.cat(cells, dim=2)
+
+    def forward(
+        self, now: Tensor, goal: Tensor, noisy: Tensor, t: Tensor, steps: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The velocity (B, T, N, C), and the features (B, 3 N, D) of each block.
+
+        Args:
+            now: latents of the observation (B, N, C).
+            goal: those of the goal, likewise.
+            noisy: t of the frames' latents and 1 - t of noise, (B, T, N, C).
+            t: flow time in 0..1, (B, 1).
+            steps: K, steps to the goal (B,).
+        """
+        future = self.noisy(noisy.transpose(1, 2).flatten(2))
+        h = torch.stack([self.inward(now), self.inward(goal), future], 1) + self.place
+        c = self._conditions(t, steps)
+        features = []
+        for block in self.blocks:
+            h = block(h, c)
+            features.append(h.flatten(1, 2))
+        velocity = self.outward(self.norm(h[:, 2])).unflatten(-1, (noisy.shape[1], -1))
+        return velocity.transpose(1, 2), features
+
+    def _conditions(self, t: Tensor, steps: Tensor) -> Tensor:
+        """What modulates the tokens of each group, (B, 3, 1, D)."""
+        ahead = self.ahead(_distances(self.hashing, steps))
+        now = self.clean[0].expand(len(steps), -1)
+        conditions = [now, self.clean[1] + ahead, self.time(t) + ahead]
+        return nn.functional.silu(torch.stack(conditions, 1))[:, :, None]
+
+    @torch.no_grad()
+    def imagine(self, now: Tensor, goal: Tensor, steps: Tensor, count: int) -> Tensor:
+        """Latents of the frames at the hashed steps (B, T, N, C), in `count` steps from noise."""
+        x = self.start.expand(len(now), -1, -1, -1)
+        for k in range(count):
+            t = torch.full((len(now), 1), k / count, device=x.device)
+            x = x + self(now, goal, x, t, steps)[0] / count
+        return x
+
+    def decode(self, latents: Tensor) -> dict[str, Tensor]:
+        """Pictures uint8 (B, T, h, w, 3) of latents (B, T, N, C), by camera."""
+        parts = latents.split([rows * columns for rows, columns in self.cells.values()], dim=2)
+        pictures = {}
+        for (name, size), part in zip(self.cameras.items(), parts, strict=True):
+            maps = part.transpose(2, 3).unflatten(3, self.cells[name]).flatten(0, 1)
+            pictures[name] = self.autoencoder.decode(maps, size).unflatten(0, latents.shape[:2])
+        return pictures
+
+
+class Block(nn.Module):
+    """All tokens attend to all, and an MLP; groups (B, 3, N, D), conditions (B, 3, 1, D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention = Modulated(AmongAll(width), width)
+        self.mlp = Modulated(feed_forward(width), width)
+
+    def forward(self, h: Tensor, c: Tensor) -> Tensor:
+        """See the class."""
+        return self.mlp(self.attention(h, c), c)
+
+
+class AmongAll(SelfAttention):
+    """Self-attention across the groups."""
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, G, N, D) to the same shape."""
+        return super().forward(h.flatten(1, 2)[:, None]).view(h.shape)
+
+
+def _distances(hashing: Hashing, steps: Tensor) -> Tensor:
+    """How far frames and goal are, (B, 2 T + 1): in logarithms, and as shares of the way."""
+    goal = steps.detach().cpu().numpy()
+    offsets = torch.from_numpy(hashing.offsets(goal)).to(steps.device).float()
+    whole = steps.float()[:, None]
+    logarithms = torch.cat([offsets, whole], 1).log() / np.log(hashing.furthest + 1)
+    return torch.cat([logarithms, offsets / whole], 1)

@@ -1,0 +1,165 @@
+"""Goal pictures for policies that are shown their goal: `robolearn eval --goal ...`.
+
+| `--goal` | what is shown |
+|---|---|
+| `demonstration` | the last picture of what the task's expert does in the same episode |
+| `scene` | the task's own picture: the goal reached, the arm where it starts |
+| a file | this picture, for a policy with one camera |
+| `CAMERA=FILE` of each camera | these pictures |
+
+A picture of another size with the same proportions is scaled; anything else is refused.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from robolearn.contract import Info
+from robolearn.registry import make_env
+from robolearn.seeding import stream
+
+DEMONSTRATION: Final = "demonstration"
+SCENE: Final = "scene"
+ATTEMPTS: Final = 3  # of an expert, which fails now and then
+SKEW: Final = 0.02  # proportions may differ by so much
+Pictures = dict[str, np.ndarray]
+Wrap = Callable[[gymnasium.Env], gymnasium.Env]
+
+
+class GoalPictures(gymnasium.ObservationWrapper):
+    """Adds "goal_pixels" to observations.
+
+    Args:
+        env: with "pixels".
+        pictures: makes the goal's pictures of an episode, uint8 (H, W, 3), of its seed and
+            instruction.
+    """
+
+    def __init__(self, env: gymnasium.Env, pictures: Callable[[int, str], Pictures]) -> None:
+        super().__init__(env)
+        space: Any = env.observation_space
+        self.observation_space = spaces.Dict({**space, "goal_pixels": space["pixels"]})
+        self._pictures = pictures
+        self._shown: Pictures = {}
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Begins an episode, and finds the pictures of its goal."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        self._shown = self._pictures(int(info[Info.SEED]), str(info[Info.TASK]))
+        return self.observation(observation), info
+
+    def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """The observation with the goal in it."""
+        return {**observation, "goal_pixels": {c: x.copy() for c, x in self._shown.items()}}
+
+
+class Demonstration:
+    """The last pictures of what the expert does in an episode.
+
+    Args:
+        make: makes the environment in which it does so.
+
+    Raises:
+        ValueError: it has no expert.
+    """
+
+    def __init__(self, make: Callable[[], gymnasium.Env]) -> None:
+        self._env = make()
+        self._task: Any = self._env.unwrapped
+        if not hasattr(self._task, "expert"):
+            raise ValueError("this environment has no expert to demonstrate; give a --goal FILE")
+
+    def __call__(self, seed: int, instruction: str) -> Pictures:
+        """Pictures by camera, uint8 (H, W, 3); of the last of a few attempts if all fail."""
+        for attempt in range(ATTEMPTS):
+            observation, reached = self._play(seed, instruction, f"goal {attempt}")
+            if reached:
+                break
+        return {camera: x.copy() for camera, x in observation["pixels"].items()}
+
+    def _play(self, seed: int, instruction: str, name: str) -> tuple[dict[str, Any], bool]:
+        self._env.reset(seed=seed, options={"instruction": instruction})
+        script = self._task.expert(stream(seed, name))
+        while True:
+            observation, _, reached, over, _ = self._env.step(next(script))
+            if reached or over:
+                return observation, bool(reached)
+
+
+def goal_wrap(
+    goal: Sequence[str],
+    cameras: Mapping[str, tuple[int, int]],
+    env_id: str,
+    options: Mapping[str, Any],
+) -> Wrap | None:
+    """What puts goal pictures into an environment; None where its own are wanted.
+
+    Args:
+        goal: see the module's docstring.
+        cameras: those of the policy, and height and width of their pictures.
+        env_id: the environment.
+        options: its options, without goal pictures.
+
+    Raises:
+        ValueError, OSError: files that are no pictures of these cameras.
+    """
+    if tuple(goal) == (SCENE,):
+        return None
+    if tuple(goal) == (DEMONSTRATION,):
+        return partial(_with_demonstration, env_id, dict(options))
+    return partial(_with_pictures, read_pictures(goal, cameras))
+
+
+def _with_demonstration(env_id: str, options: dict[str, Any], env: gymnasium.Env) -> gymnasium.Env:
+    return GoalPictures(env, Demonstration(partial(make_env, env_id, **options)))
+
+
+def _with_pictures(pictures: Pictures, env: gymnasium.Env) -> gymnasium.Env:
+    return GoalPictures(env, partial(_always, pictures))
+
+
+def _always(pictures: Pictures, seed: int, instruction: str) -> Pictures:
+    del seed, instruction
+    return pictures
+
+
+def read_pictures(goal: Sequence[str], cameras: Mapping[str, tuple[int, int]]) -> Pictures:
+    """Goal pictures from files, in the sizes of the cameras.
+
+    Raises:
+        ValueError: not one for each camera, or of other proportions.
+        OSError: no such picture.
+    """
+    named = dict(_named(entry, cameras) for entry in goal)
+    if named.keys() != cameras.keys() or len(named) != len(goal):
+        wanted = " ".join(f"{name}=FILE" for name in cameras)
+        raise ValueError(f"the policy looks through {', '.join(cameras)}; give --goal {wanted}")
+    return {name: _read(Path(file), cameras[name]) for name, file in named.items()}
+
+
+def _named(entry: str, cameras: Mapping[str, tuple[int, int]]) -> tuple[str, str]:
+    """Camera and file; the camera need not be named if there is only one."""
+    name, equals, file = entry.partition("=")
+    return (name, file) if equals else (next(iter(cameras)) if len(cameras) == 1 else "", entry)
+
+
+def _read(file: Path, size: tuple[int, int]) -> np.ndarray:
+    import cv2
+
+    found = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB) if file.is_file() else None
+    if found is None:
+        raise OSError(f"{file} is no picture; give a PNG or JPEG file, demonstration or scene")
+    height, width = found.shape[:2]
+    if abs(width * size[0] / (height * size[1]) - 1.0) > SKEW:
+        raise ValueError(
+            f"{file} is {height}x{width} pixels and the camera {size[0]}x{size[1]}; give a picture "
+            "of the same proportions, taken by the camera itself"
+        )
+    return np.asarray(cv2.resize(found, size[::-1], interpolation=cv2.INTER_AREA))

@@ -1,0 +1,111 @@
+"""Hindsight: later frames of an episode are the goals of its earlier ones.
+
+Andrychowicz et al. 2017, "Hindsight experience replay": whatever was reached may be called the
+goal. The distance K to it is drawn log-uniformly, so that goals at hand are as common as far ones;
+some goals are the end of the episode, as people take pictures of what shall be achieved. Light and
+colour are changed differently in observation and goal: drawn together, a policy would learn to
+compare what never agrees when it acts (Hatch et al. 2024, "GHIL-Glue").
+"""
+
+from typing import Any
+
+import numpy as np
+
+from robolearn.policies.configs import HindsightConfig
+from robolearn.policies.hashing import Hashing
+from robolearn.windows import Windows
+
+
+class Hindsight:
+    """Windows with goals: they have further entries, and actions end at the goal.
+
+    Args:
+        windows: with pixels, of chunks of H steps.
+        config: which goals.
+        hashing: for what lies between, if that is wanted.
+        latents: windows of the same frames with "features", which are what is wanted of them.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        config: HindsightConfig,
+        hashing: Hashing | None = None,
+        latents: Windows | None = None,
+    ) -> None:
+        self._windows, self._config = windows, config
+        self._hashing, self._latents = hashing, latents
+        self._starts = np.flatnonzero(windows.remaining(np.arange(len(windows))))
+
+    def __len__(self) -> int:
+        """The number of windows; the last frame of an episode has no goal but itself."""
+        return len(self._windows)
+
+    def draw(self, rng: np.random.Generator, count: int) -> dict[str, Any]:
+        """As many random windows with random goals, see `get`, and in changed light."""
+        indices, steps = self.pairs(rng, count)
+        batch = self.get(indices, steps)
+        for kind in ("pixels", "goal_pixels"):
+            batch[kind] = {c: _relit(x, self._config.jitter, rng) for c, x in batch[kind].items()}
+        return batch
+
+    def pairs(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Random frames with a later one, int (B,), and steps to a random goal K, int (B,)."""
+        indices = self._starts[rng.integers(len(self._starts), size=count)]
+        drawn = np.exp(rng.uniform(0.0, np.log(self._config.furthest + 1), count)).astype(np.int64)
+        steps = np.where(rng.random(count) < self._config.finals, self._config.furthest, drawn)
+        return indices, np.minimum(steps, self._furthest(indices))
+
+    def get(self, indices: np.ndarray, steps: np.ndarray | None = None) -> dict[str, Any]:
+        """The windows that start at these frames, with their goals.
+
+        Args:
+            indices: int (B,).
+            steps: K, int (B,), from 1 to the end of the episode; without, as far as possible.
+
+        Returns:
+            What `Windows.get` returns, but "action" (B, H, J) stays what it was at the goal, and
+            "mask" (B, H) is True; "goal_pixels" {camera: uint8 (B, h, w, 3)}; "steps" int (B,);
+            with a hashing "far_action" (B, M, J), the actions that lead to the far points, and
+            "far_valid" bool (B, M); with latents "future" {camera: (B, P / r + M, *shape)}.
+        """
+        steps = self._furthest(indices) if steps is None else steps
+        batch = self._windows.get(indices)
+        goals = indices + np.minimum(steps, self._windows.remaining(indices))
+        near = np.minimum(np.arange(self._windows.horizon), steps[:, None] - 1)
+        batch |= {
+            "action": self._windows.actions(indices[:, None] + near),
+            "mask": np.ones(near.shape, bool),
+            "goal_pixels": self._windows.views(goals)["pixels"],
+            "steps": steps,
+        }
+        return batch | self._between(indices, steps)
+
+    def far_actions(self, indices: np.ndarray, steps: np.ndarray) -> dict[str, np.ndarray]:
+        """Their "far_action" and "far_valid", see `get`."""
+        assert self._hashing is not None
+        far, valid = self._hashing.far_offsets(steps)
+        # The action of the frame before a point is the one that leads to it.
+        return {
+            "far_action": self._windows.actions(indices[:, None] + far - 1),
+            "far_valid": valid,
+        }
+
+    def _between(self, indices: np.ndarray, steps: np.ndarray) -> dict[str, Any]:
+        found: dict[str, Any] = self.far_actions(indices, steps) if self._hashing else {}
+        if self._hashing and self._latents:
+            frames = indices[:, None] + self._hashing.offsets(steps)
+            last = indices + self._windows.remaining(indices)
+            found["future"] = self._latents.views(np.minimum(frames, last[:, None]))["features"]
+        return found
+
+    def _furthest(self, indices: np.ndarray) -> np.ndarray:
+        return np.clip(self._windows.remaining(indices), 1, self._config.furthest)
+
+
+def _relit(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Pictures uint8 (B, h, w, 3) in light of another brightness and colour, each in its own."""
+    gain = 1.0 + strength * rng.uniform(-1.0, 1.0, (len(pixels), 1, 1, 3))
+    bias = 64.0 * strength * rng.uniform(-1.0, 1.0, (len(pixels), 1, 1, 1))
+    relit = pixels * gain.astype(np.float32) + bias.astype(np.float32)
+    return np.clip(relit, 0.0, 255.0).astype(np.uint8)

@@ -1,0 +1,125 @@
+"""Learning by trying: an encoder and a decoder that learn at two paces."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from robolearn import checkpoint
+from robolearn.contract import SO101
+from robolearn.options import OnlineConfig
+from robolearn.policies.gorl import (
+    Decisions,
+    Gorl,
+    fresh_policy,
+    generalised_advantages,
+    went_well,
+)
+from robolearn.policies.improver_configs import GorlConfig
+
+SMALL = GorlConfig(
+    horizon=4, width=8, hidden=16, depth=1, learning_rate=5e-3, batch_size=64, decoder_steps=60
+)
+
+
+def learner(config=SMALL):
+    rng = np.random.default_rng(0)
+    states = {
+        "agent_pos": rng.normal(size=(50, SO101.size)),
+        "environment_state": rng.normal(size=(50, 5)),
+    }
+    return Gorl(config, fresh_policy(config, SO101, states, ("go", "red"), seed=0).eval())
+
+
+def decided(ours, count=128, seed=0):
+    """Decisions, each of an episode of its own, that are paid for a latent's first number."""
+    rng = np.random.default_rng(seed)
+    seen = {
+        "agent_pos": torch.from_numpy(rng.normal(size=(count, SO101.size)).astype(np.float32)),
+        "environment_state": torch.from_numpy(rng.normal(size=(count, 5)).astype(np.float32)),
+    }
+    told = ["go red"] * count
+    noise = torch.from_numpy(rng.normal(size=(count, 1, 1, SO101.size)).astype(np.float32))
+    with torch.no_grad():
+        context = ours.policy.encode(seen, told)
+        chunks, latent, density = ours.decide(context, noise)
+    relative = chunks - seen["agent_pos"].numpy()[:, None] * ours.policy.inner.relative.numpy()
+    moved = (relative / ours.policy.inner.chunk.std.numpy())[:, -1, 0]
+    everywhere = np.ones(count, bool)
+    return Decisions(seen, told, latent, density, moved, everywhere, everywhere), moved
+
+
+def test_at_first_the_decoder_changes_nothing():
+    ours = learner()
+    decisions, _ = decided(ours)
+    whole = decisions.latent[:, None].expand(-1, -1, SMALL.horizon, -1)
+    torch.testing.assert_close(ours.clean(decisions, np.arange(128)), whole)
+
+
+def test_the_encoder_learns_what_pays_and_the_decoder_stays():
+    ours = learner()
+    before = {k: v.clone() for k, v in ours.policy.inner.head.state_dict().items()}
+    _, first = decided(ours)
+    for k in range(8):
+        ours.update(decided(ours, seed=k)[0], np.random.default_rng(k))
+    _, last = decided(ours)
+    assert last.mean() > first.mean() + 0.3
+    after = ours.policy.inner.head.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert all(p.grad is None for p in ours.policy.inner.head.parameters())
+
+
+def test_after_the_decoder_has_learned_plain_noise_is_as_good():
+    ours = learner()
+    for k in range(8):
+        ours.update(decided(ours, seed=k)[0], np.random.default_rng(k))
+    decisions, paid = decided(ours, count=512)
+    backbone = {k: v.clone() for k, v in ours.policy.inner.backbone.state_dict().items()}
+    ours.refine(decisions, seed=0)
+    drawn, _ = decided(ours, count=512, seed=99)
+    assert drawn.latent.mean().abs() < 0.1  # the encoder began anew
+    assert float(drawn.latent.std()) == pytest.approx(0.87, abs=0.1)  # N(0, 1) within the bound
+    assert decided(ours, count=512, seed=99)[1].mean() > paid.mean() - 0.1
+    ours.update(drawn, np.random.default_rng(0))
+    after = ours.policy.inner.backbone.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in backbone.items())
+
+
+def test_advantages_end_with_the_task_and_go_on_behind_a_time_limit():
+    config = GorlConfig(discount=0.5, trace=0.5)
+    value = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
+    last = np.array([False, True, False, True])
+    terminated = np.array([False, True, False, False])
+    decisions = Decisions({}, [], None, None, np.ones(4, np.float32), last, terminated)
+    found = generalised_advantages(decisions, value, config)
+    second = 1.0 - 2.0
+    fourth = 1.0 + 0.5 * 8.0 - 8.0
+    first, third = 1.0 + 0.5 * 2.0 - 1.0, 1.0 + 0.5 * 8.0 - 4.0
+    expected = [first + 0.25 * second, second, third + 0.25 * fourth, fourth]
+    np.testing.assert_allclose(found, expected)
+
+
+def test_the_best_episodes_are_those_that_were_paid_most():
+    last = np.array([False, True, True, False, False, True])
+    reward = np.array([0.0, 1.0, 0.9, 1.0, 0.0, 0.0], np.float32)
+    decisions = Decisions({}, [], None, None, reward, last, last)
+    assert went_well(decisions, 0.3, 0.5).tolist() == [False] * 3 + [True] * 3
+
+
+def test_a_run_leaves_checkpoints_that_act(tmp_path):
+    from robolearn.online import Online
+
+    config = OnlineConfig(
+        out=tmp_path / "run", algo=SMALL, stages=2, iterations=1, episodes=2, slots=2
+    )
+    run = Online(config)
+    run.run()
+    lines = [json.loads(line) for line in (tmp_path / "run/online.jsonl").read_text().splitlines()]
+    assert [line["stage"] for line in lines] == [0, 1]
+    policy = checkpoint.load_policy(tmp_path / "run")
+    assert policy.env_id == "robolearn/Reach-v0"
+    with pytest.raises(ValueError, match="holds a run already; take another --out"):
+        Online(config)
+    with pytest.raises(ValueError, match="--slots is 0"):
+        OnlineConfig(out=tmp_path, slots=0)
