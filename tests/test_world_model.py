@@ -40,17 +40,17 @@ def ways(count, seed):
     return torch.from_numpy(start), torch.from_numpy(goal)
 
 
-def trained(*, still=False):
+def trained(steps=350, *, still=False):
     policy = line_policy().train()
     world = policy.backbone.world
     optimizer = torch.optim.AdamW(world.parameters(), lr=3e-3)
-    for step in range(350):
+    for step in range(steps):
         start, goal = ways(48, step)
-        steps = (goal - start).abs()
-        offsets = torch.from_numpy(world.hashing.offsets(steps.numpy()))
+        away = (goal - start).abs()
+        offsets = torch.from_numpy(world.hashing.offsets(away.numpy()))
         places = start[:, None] + torch.sign(goal - start)[:, None] * offsets * (not still)
         future = dots(places).transpose(2, 3)[:, :, :, None]  # (B, T, C, 1, N)
-        batch = {"future": {"top": future}, "steps": steps}
+        batch = {"future": {"top": future}, "steps": away}
         loss, _ = policy._imagining(
             dots(start), dots(goal), batch, stream(step, "loss"), imagines=True
         )
@@ -91,7 +91,7 @@ def test_another_goal_is_another_end(policy):
 
 def test_a_model_that_was_shown_a_still_picture_does_not_pass_for_one_that_imagines():
     start, goal = ways(32, 999)
-    found, _ = imagined(trained(still=True), start, goal)
+    found, _ = imagined(trained(150, still=True), start, goal)
     assert (found[:, -1] - goal).abs().mean() > 1.0
 
 
