@@ -210,6 +210,7 @@ def row_of(episode: Episode) -> dict[str, Any]:
         "latencies_ms": [round(float(x), 2) for x in latency],
         "moves": moves_of(episode).tolist(),
         "video": None,
+        "strip": None,
     }
 
 

@@ -17,11 +17,13 @@ from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.base import Overlap, as_tensors
 from robolearn.policies.configs import Act2GoalConfig
 from robolearn.policies.flow import FlowPolicy
+from robolearn.report import write_report
 from robolearn.seeding import stream
 from robolearn.serve import PolicyServer
 from robolearn.train import train
 
 CONFIG = toy.TINY_ACT2GOAL
+SHORT = replace(CONFIG, horizon=2, stride=1, far=1)  # toy demonstrations take a few steps
 HORIZON, FAR = CONFIG.horizon, CONFIG.far
 
 
@@ -66,7 +68,7 @@ def noise(count):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, toy_data):
     folder = tmp_path_factory.mktemp("act2goal") / "run"
-    train(toy.train_config(toy_data, folder, policy=CONFIG))
+    train(toy.train_config(toy_data, folder, policy=SHORT))
     return folder
 
 
@@ -199,13 +201,21 @@ def test_the_goal_matters():
 
 def test_it_trains_acts_and_leaves_what_it_imagined(run, tmp_path):
     config = EvalConfig(
-        policy=str(run), env=toy.ENV_ID, out=tmp_path / "eval", episodes=2, videos=1, workers=0
+        policy=str(run),
+        env=toy.ENV_ID,
+        out=tmp_path / "eval",
+        replan_every=2,
+        episodes=2,
+        videos=1,
+        workers=0,
     )
     result = evaluate(config)
     assert result["goal"] == ("demonstration",)
     assert result["episodes"][0]["notes"]["steps_to_goal"] > 0.0
-    (strip,) = [episode["strip"] for episode in result["episodes"] if "strip" in episode]
+    (strip,) = [episode["strip"] for episode in result["episodes"] if episode["strip"]]
     assert (tmp_path / "eval" / strip).stat().st_size > 100
+    write_report(tmp_path / "eval", None, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count("data:image/png") == 1
 
 
 def test_a_saved_policy_acts_as_before_and_resumes(run, toy_data, tmp_path):
@@ -218,7 +228,7 @@ def test_a_saved_policy_acts_as_before_and_resumes(run, toy_data, tmp_path):
             for p in (loaded, load_policy(tmp_path / "model"))
         )
     assert torch.equal(one, other)
-    newest = train(toy.train_config(toy_data, run, policy=CONFIG, resume=True))
+    newest = train(toy.train_config(toy_data, run, policy=SHORT, resume=True))
     assert newest.name == "0000004"
 
 
