@@ -24,7 +24,7 @@ from robolearn.train import train
 
 CONFIG = toy.TINY_ACT2GOAL
 SHORT = replace(CONFIG, horizon=2, stride=1, far=1)  # toy demonstrations take a few steps
-HORIZON, FAR = CONFIG.horizon, CONFIG.far
+HORIZON = CONFIG.horizon
 
 
 def policy():
@@ -36,14 +36,14 @@ def observations(count, seed=0):
     return {**seen, "goal_pixels": toy.observations(count, seed + 100)["pixels"]}
 
 
-def batch_of(count, steps=None, **others):
-    rng, world = np.random.default_rng(0), policy().backbone.world
+def batch_of(count, steps=None, acting=None, **others):
+    rng, world = np.random.default_rng(0), (acting or policy()).backbone.world
     steps = rng.integers(1, 13, count) if steps is None else np.full(count, steps)
     valid = world.hashing.far_offsets(steps)[1]
     joints = toy.TOY_ARM.size
     batch = {
         "action": rng.normal(size=(count, HORIZON, joints)).astype(np.float32),
-        "far_action": rng.normal(size=(count, FAR, joints)).astype(np.float32),
+        "far_action": rng.normal(size=(count, world.hashing.far_points, joints)).astype(np.float32),
         "mask": np.ones((count, HORIZON), bool),
         "far_valid": valid,
         "steps": steps,
@@ -160,6 +160,16 @@ def test_goals_at_every_distance_are_learned(steps):
     loss, info = policy().loss(batch_of(4, steps, trained=0.0), stream(0, "loss"))
     assert torch.isfinite(loss)
     assert all(np.isfinite(value) for value in info.values())
+
+
+@pytest.mark.parametrize("spacing", ["printed", "exponential", "uniform", "none"])
+def test_every_spacing_is_learned_and_acts(spacing):
+    acting = toy.tiny_policy(config=replace(CONFIG, spacing=spacing))
+    loss, _ = acting.loss(batch_of(4, acting=acting, trained=0.0), stream(0, "loss"))
+    assert torch.isfinite(loss)
+    with torch.inference_mode():
+        chunks = acting.sample(acting.encode(observations(1), [""]), 1, noise(1))
+    assert chunks.actions.shape == (1, 1, HORIZON, toy.TOY_ARM.size)
 
 
 @pytest.mark.parametrize("steps", [0.4, 3.0, 11.0, 20.0, 1e6])
