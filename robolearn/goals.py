@@ -44,7 +44,8 @@ class GoalPictures(gymnasium.ObservationWrapper):
         super().__init__(env)
         space: Any = env.observation_space
         self.observation_space = spaces.Dict({**space, "goal_pixels": space["pixels"]})
-        self._pictures, self._shown = pictures, {}
+        self._pictures = pictures
+        self._shown: Pictures = {}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

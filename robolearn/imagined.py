@@ -41,7 +41,7 @@ def _imagined(policy: Policy, episode: Episode) -> Imagined | None:
     for key, rows in episode.observations.items():
         kind, _, camera = key.partition("/")
         if camera:
-            first.setdefault(kind, {})[camera] = rows[:1]  # type: ignore[index]
+            first.setdefault(kind, {})[camera] = rows[:1]
         else:
             first[kind] = rows[:1]
     return policy.imagine(as_tensors(first, policy.device))
