@@ -252,6 +252,8 @@ class Act2GoalPolicy(FlowPolicy):
     ) -> tuple[Tensor, list[Tensor]]:
         """L_v, and the features of each block; without a video, those of pure noise.
 
+        Velocities weigh by the square of the way that is left: as the frames would.
+
         Half of the examples begin at pure noise, which is all that the expert gets when it acts.
         """
         world = self.backbone.world
@@ -264,7 +266,8 @@ class Act2GoalPolicy(FlowPolicy):
         t = torch.where(often < PURE, 0.0, later)
         noisy = between(noise, frames, t[..., None, None])
         velocity, features = world(now, goal, noisy, t, batch["steps"])
-        return (velocity.float() - (frames - noise)).square().mean(), features
+        error = (velocity.float() - (frames - noise)) * (1.0 - t)[..., None, None]
+        return error.square().mean(), features
 
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
         """The world model's features, and what the expert keeps of them; see `Policy`."""
