@@ -27,7 +27,7 @@ from robolearn.policies.hashing import Hashing
 from robolearn.policies.heads import Modulated, SelfAttention, TimeEncoder, feed_forward
 
 GROUPS: Final = 3  # of tokens: now, goal, future
-PLACE: Final = 0.1  # spread of the places that tokens begin with, beside contents of about 1
+PLACE: Final = 1.0  # spread of the places that tokens begin with, as their contents are
 LEFT: Final = 0.05  # of the way, at least: a velocity does not become infinite at its end
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 import toy
 
+from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.autoencoder import Autoencoder
 from robolearn.policies.temporal_distance import TemporalDistance
 from robolearn.seeding import stream
@@ -17,7 +18,9 @@ CONFIG = replace(toy.TINY_ACT2GOAL, horizon=4, stride=2, far=2, latents=4, width
 
 def line_policy():
     config = replace(CONFIG, hindsight=replace(toy.GOALS, furthest=CELLS - 1))
-    return toy.tiny_policy(cameras={"top": (16, 16 * CELLS)}, config=config)
+    torch.manual_seed(0)
+    cameras = {"top": (16, 16 * CELLS)}
+    return Act2GoalPolicy(config, cameras, toy.arm_description(), ())
 
 
 def dots(places):
