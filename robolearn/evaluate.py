@@ -248,7 +248,7 @@ def summarise(config: EvalConfig, rows: list[dict[str, Any]], seconds: float) ->
         "config_hash": config_hash(config),
         "instructions": "shuffled" if config.shuffle_instructions else "matched",
         "instruction": config.instruction,
-        "goal": config.goal,
+        "goal": list(config.goal),
         "held_out_instructions": config.paraphrases == "held_out" and not config.instruction,
         "split": config.split,
         "variations": config.variations,

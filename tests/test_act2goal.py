@@ -220,7 +220,7 @@ def test_it_trains_acts_and_leaves_what_it_imagined(run, tmp_path):
         workers=0,
     )
     result = evaluate(config)
-    assert result["goal"] == ("demonstration",)
+    assert result["goal"] == ["demonstration"]
     assert result["episodes"][0]["notes"]["steps_to_goal"] > 0.0
     (strip,) = [episode["strip"] for episode in result["episodes"] if episode["strip"]]
     assert (tmp_path / "eval" / strip).stat().st_size > 100
