@@ -8,7 +8,8 @@ settled in docs/act2goal.md.
 
 A chunk has P actions at hand, which are executed, and M far ones at the hashed steps on the way to
 the goal, which only guide the training. Both networks learn by flow matching with data minus noise
-as the target. The first stage minimises L_v + 0.1 L_a, the second L_a alone, through both networks.
+as the target. The first stage minimises L_v + 0.1 L_a, the second L_a through both networks, with a
+little of L_v: published is none, by which the model forgot how to imagine.
 How far the goal is, K, is estimated (`temporal_distance.py`); where it is beyond reach there is no
 plan, and the arm stays where it is.
 """
@@ -229,11 +230,12 @@ class Act2GoalPolicy(FlowPolicy):
         return Hindsight(seen, self.config.hindsight, hashing_of(self.config), latents)
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
-        """L_v + 0.1 L_a in the first stage, L_a in the second, and that of the distance in both."""
+        """L_v + 0.1 L_a in the first stage, 0.1 L_v + L_a in the second; the distance in both."""
         planner, c = self.backbone, self.config
         now, goal = planner.world.see(batch["pixels"]), planner.world.see(batch["goal_pixels"])
-        imagines = batch.get("trained", 1.0) < c.first_stage
-        video, features = self._imagining(now, goal, batch, rng, imagines=imagines)
+        first = batch.get("trained", 1.0) < c.first_stage
+        videos, actions = (1.0, c.action_weight) if first else (c.video_weight, 1.0)
+        video, features = self._imagining(now, goal, batch, rng, imagines=videos > 0.0)
         memories = planner.remembered(features, batch["agent_pos"])
         prefix = self.head.prefix(memories, batch["steps"])
         near, far = batch["action"], batch["far_action"]
@@ -242,9 +244,9 @@ class Act2GoalPolicy(FlowPolicy):
         inside = torch.cat([batch["mask"], batch["far_valid"]], 1)
         action = self._error(clean, inside, prefix, rng)
         distance = planner.distance.loss(now, goal, batch["steps"], batch["episode"])
-        loss = video + c.action_weight * action if imagines else action
+        loss = videos * video + actions * action
         parts = {"action/loss": action, "distance/loss": distance}
-        parts |= {"video/loss": video} if imagines else {}
+        parts |= {"video/loss": video} if videos else {}
         return loss + c.distance_weight * distance, {k: float(v.detach()) for k, v in parts.items()}
 
     def _imagining(

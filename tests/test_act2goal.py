@@ -129,7 +129,7 @@ def test_far_actions_are_never_executed():
 
 
 def test_the_first_stage_learns_to_imagine_and_the_second_to_act():
-    acting = policy().train()
+    acting = toy.tiny_policy(config=replace(CONFIG, video_weight=0.0)).train()
     outward = acting.backbone.world.outward.weight
     losses = {}
     for trained in (0.0, 0.9):
@@ -143,16 +143,28 @@ def test_the_first_stage_learns_to_imagine_and_the_second_to_act():
 
 
 def test_the_stages_weigh_the_losses_as_they_are_told():
-    acting = toy.tiny_policy(config=replace(CONFIG, distance_weight=0.0))
+    plain = replace(CONFIG, distance_weight=0.0, video_weight=0.0)
+    acting = toy.tiny_policy(config=plain)
     gradients = {}
     for trained in (0.0, 0.9):
         for weight in (0.1, 0.2):
-            acting.config = replace(CONFIG, distance_weight=0.0, action_weight=weight)
+            acting.config = replace(plain, action_weight=weight)
             acting.zero_grad()
             acting.loss(batch_of(6, trained=trained), stream(0, "loss"))[0].backward()
             gradients[trained, weight] = acting.head.outward.weight.grad.norm()
     assert torch.isclose(gradients[0.0, 0.2], 2.0 * gradients[0.0, 0.1])
     assert gradients[0.9, 0.2] == gradients[0.9, 0.1]
+
+
+def test_a_little_of_the_video_is_kept_in_the_second_stage():
+    batch, acting = batch_of(6, trained=0.9), policy()
+    gradients = {}
+    for weight in (0.1, 0.3):
+        acting.config = replace(CONFIG, video_weight=weight)
+        acting.zero_grad()
+        acting.loss(batch, stream(0, "loss"))[0].backward()
+        gradients[weight] = acting.backbone.world.outward.weight.grad.norm()
+    assert torch.isclose(gradients[0.3], 3.0 * gradients[0.1])
 
 
 @pytest.mark.parametrize("steps", [1, HORIZON, 12], ids=["one step", "at hand", "furthest"])
