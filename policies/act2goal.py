@@ -8,7 +8,8 @@ settled in docs/act2goal.md.
 
 A chunk has P actions at hand, which are executed, and M far ones at the hashed steps on the way to
 the goal, which only guide the training. Both networks learn by flow matching with data minus noise
-as the target. The first stage minimises L_v + 0.1 L_a, the second L_a alone, through both networks.
+as the target. The first stage minimises L_v + 0.1 L_a, the second L_a through both networks, with a
+little of L_v: published is none, by which the model forgot how to imagine.
 How far the goal is, K, is estimated (`temporal_distance.py`); where it is beyond reach there is no
 plan, and the arm stays where it is.
 """
@@ -162,7 +163,7 @@ class Act2GoalPolicy(FlowPolicy):
     """See the module's docstring."""
 
     kind: ClassVar[str] = Act2GoalConfig.kind
-    config_type: ClassVar[type[Act2GoalConfig]] = Act2GoalConfig  # type: ignore[assignment]
+    config_type: ClassVar[type[Act2GoalConfig]] = Act2GoalConfig
     config: Act2GoalConfig
     backbone: Planner
     head: ActionExpert
@@ -229,11 +230,12 @@ class Act2GoalPolicy(FlowPolicy):
         return Hindsight(seen, self.config.hindsight, hashing_of(self.config), latents)
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
-        """L_v + 0.1 L_a in the first stage, L_a in the second, and that of the distance in both."""
+        """L_v + 0.1 L_a in the first stage, 0.1 L_v + L_a in the second; the distance in both."""
         planner, c = self.backbone, self.config
         now, goal = planner.world.see(batch["pixels"]), planner.world.see(batch["goal_pixels"])
-        imagines = batch.get("trained", 1.0) < c.first_stage
-        video, features = self._imagining(now, goal, batch, rng, imagines=imagines)
+        first = batch.get("trained", 1.0) < c.first_stage
+        videos, actions = (1.0, c.action_weight) if first else (c.video_weight, 1.0)
+        video, features = self._imagining(now, goal, batch, rng, imagines=videos > 0.0)
         memories = planner.remembered(features, batch["agent_pos"])
         prefix = self.head.prefix(memories, batch["steps"])
         near, far = batch["action"], batch["far_action"]
@@ -242,15 +244,17 @@ class Act2GoalPolicy(FlowPolicy):
         inside = torch.cat([batch["mask"], batch["far_valid"]], 1)
         action = self._error(clean, inside, prefix, rng)
         distance = planner.distance.loss(now, goal, batch["steps"], batch["episode"])
-        loss = video + c.action_weight * action if imagines else action
+        loss = videos * video + actions * action
         parts = {"action/loss": action, "distance/loss": distance}
-        parts |= {"video/loss": video} if imagines else {}
+        parts |= {"video/loss": video} if videos else {}
         return loss + c.distance_weight * distance, {k: float(v.detach()) for k, v in parts.items()}
 
     def _imagining(
         self, now: Tensor, goal: Tensor, batch: Batch, rng: np.random.Generator, *, imagines: bool
     ) -> tuple[Tensor, list[Tensor]]:
         """L_v, and the features of each block; without a video, those of pure noise.
+
+        Velocities weigh by the square of the way that is left: as the frames would.
 
         Half of the examples begin at pure noise, which is all that the expert gets when it acts.
         """
@@ -264,7 +268,8 @@ class Act2GoalPolicy(FlowPolicy):
         t = torch.where(often < PURE, 0.0, later)
         noisy = between(noise, frames, t[..., None, None])
         velocity, features = world(now, goal, noisy, t, batch["steps"])
-        return (velocity.float() - (frames - noise)).square().mean(), features
+        error = (velocity.float() - (frames - noise)) * (1.0 - t)[..., None, None]
+        return error.square().mean(), features
 
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
         """The world model's features, and what the expert keeps of them; see `Policy`."""

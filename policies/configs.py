@@ -206,6 +206,7 @@ class Act2GoalConfig(FlowSettings):
     autoencoder_steps: int = 400  # of its training, which comes first
     first_stage: float = 0.5  # share of the steps in which the world model learns to imagine
     action_weight: float = 0.1  # of the actions' loss in the first stage; in the second it is all
+    video_weight: float = 0.1  # of the video's loss in the second stage; published: 0
     distance_weight: float = 0.1  # of the loss of the temporal distance, in both
     limit: float = 2.0  # no plan for goals that are so many times as far as any in training
 
@@ -217,7 +218,7 @@ class Act2GoalConfig(FlowSettings):
         """
         super().__post_init__()
         at_least_one(self, "width", "stride", "far", "latents", "autoencoder_steps")
-        _at_least_zero(self, "action_weight", "distance_weight")
+        _at_least_zero(self, "action_weight", "video_weight", "distance_weight")
         self._check_patch()
         if self.history > 1:
             raise ValueError("policy history is for policies that are told their goal; give 1")

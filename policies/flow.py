@@ -34,7 +34,7 @@ class FlowPolicy(DenoisingPolicy):
     """See the module's docstring."""
 
     kind: ClassVar[str] = FlowConfig.kind
-    config_type = FlowConfig
+    config_type: ClassVar[type[FlowSettings]] = FlowConfig
     config: FlowSettings
 
     def corrupt(

@@ -4,6 +4,9 @@
     noisy      (B, T, N, C) ─ the T frames of a cell are one token, with the flow time ─┴─ blocks
     velocity   (B, T, N, C), and the features (B, 3 N, D) of every block, which an expert acts on
 
+The blocks say what the frames are, and the velocity is the way there from what is noisy: a token is
+too narrow for the noise of T frames, which it would have to give back.
+
 B batch, N cells of all cameras, C channels of a latent, T frames at the hashed steps. The target of
 the velocity is data minus noise (Lipman et al. 2023, as in `flow.py`), so frames are imagined by
 going from noise at t = 0 to t = 1. The tokens of now and goal are never noised. A token of the
@@ -24,7 +27,8 @@ from robolearn.policies.hashing import Hashing
 from robolearn.policies.heads import Modulated, SelfAttention, TimeEncoder, feed_forward
 
 GROUPS: Final = 3  # of tokens: now, goal, future
-PLACE: Final = 0.5  # spread of the places that tokens begin with, beside contents of about 1
+PLACE: Final = 1.0  # spread of the places that tokens begin with, as their contents are
+LEFT: Final = 0.05  # of the way, at least: a velocity does not become infinite at its end
 
 
 @dataclass
@@ -113,8 +117,9 @@ class WorldModel(nn.Module):
         for block in self.blocks:
             h = block(h, c)
             features.append(h.flatten(1, 2))
-        velocity = self.outward(self.norm(h[:, 2])).unflatten(-1, (noisy.shape[1], -1))
-        return velocity.transpose(1, 2), features
+        frames = self.outward(self.norm(h[:, 2])).unflatten(-1, (noisy.shape[1], -1))
+        left = (1.0 - t).clamp(min=LEFT)[..., None, None]
+        return (frames.transpose(1, 2) - noisy) / left, features
 
     def _conditions(self, t: Tensor, steps: Tensor) -> Tensor:
         """What modulates the tokens of each group, (B, 3, 1, D)."""

@@ -34,6 +34,7 @@ def row_of(episode: Episode) -> Row:
         "latencies_ms": [round(float(x), 2) for x in latency],
         "moves": moves_of(episode).tolist(),
         "video": None,
+        "strip": None,
     }
 
 
@@ -49,7 +50,7 @@ def summarise(config: EvalConfig, rows: Sequence[Row], seconds: float) -> Result
     low, high = wilson(successes, len(rows))
     latency = [x for row in rows for x in row["latencies_ms"]] or [0.0]  # a script takes no time
     kept = EpisodeResult.__annotations__
-    episodes = [cast(EpisodeResult, {key: row[key] for key in kept if key in row}) for row in rows]
+    episodes = [cast(EpisodeResult, {key: row[key] for key in kept}) for row in rows]
     return {
         "format": FORMAT,
         "env_id": config.env,

@@ -103,7 +103,9 @@ def _render(
         training=_training(log),
         videos={e["seed"]: embed(evaluation, e["video"]) for e in shown if e["video"]},
         strips={
-            e["seed"]: embed(evaluation, e["strip"], "image/png") for e in shown if "strip" in e
+            e["seed"]: embed(evaluation, strip, "image/png")
+            for e in shown
+            if (strip := e.get("strip"))
         },
         shown=shown,
     )

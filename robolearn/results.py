@@ -38,7 +38,7 @@ class EpisodeResult(TypedDict):
     latency_p50_ms: float  # of one decision
     # What the policy knew, at the first decision: see `Policy.notes`
     notes: NotRequired[Mapping[str, float]]
-    strip: NotRequired[str]  # what it imagined beside what then happened, likewise
+    strip: NotRequired[str | None]  # what it imagined beside what then happened, likewise
     video: str | None  # relative to the folder of the evaluation
 
 

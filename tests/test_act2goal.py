@@ -17,12 +17,14 @@ from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.base import Overlap, as_tensors
 from robolearn.policies.configs import Act2GoalConfig
 from robolearn.policies.flow import FlowPolicy
+from robolearn.report import write_report
 from robolearn.seeding import stream
 from robolearn.serve import PolicyServer
 from robolearn.train import train
 
 CONFIG = toy.TINY_ACT2GOAL
-HORIZON, FAR = CONFIG.horizon, CONFIG.far
+SHORT = replace(CONFIG, horizon=2, stride=1, far=1)  # toy demonstrations take a few steps
+HORIZON = CONFIG.horizon
 
 
 def policy():
@@ -34,14 +36,14 @@ def observations(count, seed=0):
     return {**seen, "goal_pixels": toy.observations(count, seed + 100)["pixels"]}
 
 
-def batch_of(count, steps=None, **others):
-    rng, world = np.random.default_rng(0), policy().backbone.world
+def batch_of(count, steps=None, acting=None, **others):
+    rng, world = np.random.default_rng(0), (acting or policy()).backbone.world
     steps = rng.integers(1, 13, count) if steps is None else np.full(count, steps)
     valid = world.hashing.far_offsets(steps)[1]
     joints = toy.TOY_ARM.size
     batch = {
         "action": rng.normal(size=(count, HORIZON, joints)).astype(np.float32),
-        "far_action": rng.normal(size=(count, FAR, joints)).astype(np.float32),
+        "far_action": rng.normal(size=(count, world.hashing.far_points, joints)).astype(np.float32),
         "mask": np.ones((count, HORIZON), bool),
         "far_valid": valid,
         "steps": steps,
@@ -66,7 +68,7 @@ def noise(count):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, toy_data):
     folder = tmp_path_factory.mktemp("act2goal") / "run"
-    train(toy.train_config(toy_data, folder, policy=CONFIG))
+    train(toy.train_config(toy_data, folder, policy=SHORT))
     return folder
 
 
@@ -127,7 +129,7 @@ def test_far_actions_are_never_executed():
 
 
 def test_the_first_stage_learns_to_imagine_and_the_second_to_act():
-    acting = policy().train()
+    acting = toy.tiny_policy(config=replace(CONFIG, video_weight=0.0)).train()
     outward = acting.backbone.world.outward.weight
     losses = {}
     for trained in (0.0, 0.9):
@@ -141,11 +143,12 @@ def test_the_first_stage_learns_to_imagine_and_the_second_to_act():
 
 
 def test_the_stages_weigh_the_losses_as_they_are_told():
-    acting = toy.tiny_policy(config=replace(CONFIG, distance_weight=0.0))
+    plain = replace(CONFIG, distance_weight=0.0, video_weight=0.0)
+    acting = toy.tiny_policy(config=plain)
     gradients = {}
     for trained in (0.0, 0.9):
         for weight in (0.1, 0.2):
-            acting.config = replace(CONFIG, distance_weight=0.0, action_weight=weight)
+            acting.config = replace(plain, action_weight=weight)
             acting.zero_grad()
             acting.loss(batch_of(6, trained=trained), stream(0, "loss"))[0].backward()
             gradients[trained, weight] = acting.head.outward.weight.grad.norm()
@@ -153,11 +156,32 @@ def test_the_stages_weigh_the_losses_as_they_are_told():
     assert gradients[0.9, 0.2] == gradients[0.9, 0.1]
 
 
+def test_a_little_of_the_video_is_kept_in_the_second_stage():
+    batch, acting = batch_of(6, trained=0.9), policy()
+    gradients = {}
+    for weight in (0.1, 0.3):
+        acting.config = replace(CONFIG, video_weight=weight)
+        acting.zero_grad()
+        acting.loss(batch, stream(0, "loss"))[0].backward()
+        gradients[weight] = acting.backbone.world.outward.weight.grad.norm()
+    assert torch.isclose(gradients[0.3], 3.0 * gradients[0.1])
+
+
 @pytest.mark.parametrize("steps", [1, HORIZON, 12], ids=["one step", "at hand", "furthest"])
 def test_goals_at_every_distance_are_learned(steps):
     loss, info = policy().loss(batch_of(4, steps, trained=0.0), stream(0, "loss"))
     assert torch.isfinite(loss)
     assert all(np.isfinite(value) for value in info.values())
+
+
+@pytest.mark.parametrize("spacing", ["printed", "exponential", "uniform", "none"])
+def test_every_spacing_is_learned_and_acts(spacing):
+    acting = toy.tiny_policy(config=replace(CONFIG, spacing=spacing))
+    loss, _ = acting.loss(batch_of(4, acting=acting, trained=0.0), stream(0, "loss"))
+    assert torch.isfinite(loss)
+    with torch.inference_mode():
+        chunks = acting.sample(acting.encode(observations(1), [""]), 1, noise(1))
+    assert chunks.actions.shape == (1, 1, HORIZON, toy.TOY_ARM.size)
 
 
 @pytest.mark.parametrize("steps", [0.4, 3.0, 11.0, 20.0, 1e6])
@@ -199,13 +223,21 @@ def test_the_goal_matters():
 
 def test_it_trains_acts_and_leaves_what_it_imagined(run, tmp_path):
     config = EvalConfig(
-        policy=str(run), env=toy.ENV_ID, out=tmp_path / "eval", episodes=2, videos=1, workers=0
+        policy=str(run),
+        env=toy.ENV_ID,
+        out=tmp_path / "eval",
+        replan_every=2,
+        episodes=2,
+        videos=1,
+        workers=0,
     )
     result = evaluate(config)
-    assert result["goal"] == ("demonstration",)
+    assert result["goal"] == ["demonstration"]
     assert result["episodes"][0]["notes"]["steps_to_goal"] > 0.0
-    (strip,) = [episode["strip"] for episode in result["episodes"] if "strip" in episode]
+    (strip,) = [episode["strip"] for episode in result["episodes"] if episode["strip"]]
     assert (tmp_path / "eval" / strip).stat().st_size > 100
+    write_report(tmp_path / "eval", None, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count("data:image/png") == 1
 
 
 def test_a_saved_policy_acts_as_before_and_resumes(run, toy_data, tmp_path):
@@ -218,7 +250,7 @@ def test_a_saved_policy_acts_as_before_and_resumes(run, toy_data, tmp_path):
             for p in (loaded, load_policy(tmp_path / "model"))
         )
     assert torch.equal(one, other)
-    newest = train(toy.train_config(toy_data, run, policy=CONFIG, resume=True))
+    newest = train(toy.train_config(toy_data, run, policy=SHORT, resume=True))
     assert newest.name == "0000004"
 
 
