@@ -38,7 +38,7 @@ HELD_OUT = 0.1  # share of the features
 NEIGHBOURS = 8  # whose mean distance tells how dense it is at a held-out feature
 BLOCKS = 40  # of successive features, which are held out as a whole
 SAMPLED = 1000  # features that tell how far neighbours are
-LENGTH_SCALES = (0.35, 0.5, 0.7, 1.0, 1.4)  # in distances to the neighbours
+LENGTH_SCALES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0, 8.0)  # in distances to the neighbours
 RIDGES = tuple(10.0**k for k in range(-3, 6))
 
 

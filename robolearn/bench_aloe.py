@@ -28,9 +28,9 @@ that no demonstration had. What was done stays in `out`, and a run that was cut 
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from rich.console import Console
@@ -39,6 +39,7 @@ from rich.table import Table
 from robolearn.config import check_same
 from robolearn.options import EvalConfig, Improve, ImproveConfig, RecordConfig, TrainConfig
 from robolearn.pairs import beside, pooled
+from robolearn.policies.configs import FlowConfig
 from robolearn.policies.improver_configs import (
     AloeConfig,
     AwrConfig,
@@ -92,7 +93,7 @@ CONDITIONS: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
 MEANT: Final = ("per_hour", "critic_auc", *CONDITIONS)  # over the tasks, where all have it
 SETTINGS: Final = "bench-aloe.json"
 FREE: Final = ("tasks", "methods", "seeds", "conditions", "results", "out", "workers")
-POSITIVE: Final = ("demonstrations", "steps", "rounds", "collected", "episodes")
+POSITIVE: Final = ("demonstrations", "steps", "batch_size", "rounds", "collected", "episodes")
 Row = dict[str, Any]
 
 
@@ -106,8 +107,13 @@ class BenchAloeConfig:
     conditions: tuple[str, ...] = ()  # recovery: pushed meanwhile; unseen: other objects or scenes
     results: Path = Path("docs/results")  # where the summary, aloe.json, goes
     out: Path = Path("runs/bench-aloe")  # data, runs and evaluations
+    obs_type: Literal["pixels_agent_pos", "state"] = "state"  # what policies look at
     demonstrations: int = 400  # to train the base on
+    flow: FlowConfig = field(  # the base policy; small, where states are cheap
+        default_factory=lambda: FlowConfig(hidden=256, sample_steps=4, draws=1)
+    )
     steps: int = 2500  # of its training
+    batch_size: int = 256  # observations a step
     rounds: int = 1
     collected: int = 400  # episodes in each round
     episodes: int = 500  # of each evaluation
@@ -166,17 +172,16 @@ def compared(config: BenchAloeConfig, task: str, seed: int) -> "list[tuple[str, 
 
 def _base(config: BenchAloeConfig, env: str, folder: Path, seed: int) -> Path:
     """A policy that was trained on few demonstrations, trained where it is missing."""
-    from robolearn.checkpoint import checkpoints
+    from robolearn.prepared import trained
     from robolearn.record import record
-    from robolearn.train import train
 
     data, run = folder / "data", folder / f"base-{seed}"
-    plain: Any = {"episodes": config.demonstrations, "workers": config.workers}
-    record(RecordConfig(out=data, env=env, **plain))
-    schedule: Any = {"steps": config.steps, "save_every": config.steps, "threads": 1}
-    begun = checkpoints(run)
-    if not begun or int(begun[-1].name) < config.steps:
-        train(TrainConfig(data, run, seed=seed, resume=bool(begun), **schedule))
+    plain: Any = {"obs_type": config.obs_type}
+    recording: Any = {"episodes": config.demonstrations, "workers": config.workers}
+    record(RecordConfig(out=data, env=env, **recording, **plain))
+    plain |= {"policy": config.flow, "batch_size": config.batch_size, "threads": 1, "seed": seed}
+    schedule: Any = {"steps": config.steps, "save_every": config.steps}
+    trained(TrainConfig(data, run, **schedule, **plain))
     return run
 
 

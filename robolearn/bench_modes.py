@@ -6,7 +6,6 @@ ways, and a little fine-tuning on good demonstrations leaves some of that.
 """
 
 from contextlib import closing
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -15,7 +14,6 @@ from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, 
 
 if TYPE_CHECKING:
     from robolearn.bench_taco import BenchTacoConfig
-    from robolearn.options import FitConfig, TrainConfig
 
 Sort = Literal["structured", "scatter"]
 
@@ -31,6 +29,9 @@ GOALS: Final = {
     "OpenCabinet": Goals(
         "open the left door of the cabinet to 50 percent",
         "open the right door of the cabinet to 50 percent",
+    ),
+    "OpenDrawer": Goals(
+        "open the left drawer to 100 percent", "open the right drawer to 100 percent"
     ),
     "CloseDrawer": Goals(
         "close the left drawer to 0 percent", "close the right drawer to 0 percent"
@@ -51,6 +52,7 @@ KINDS: Final = (TacoConfig(), KnnConfig(), MahalanobisConfig(), RndConfig())
 def prepare(config: "BenchTacoConfig", sort: Sort, env_id: str, folder: Path) -> Path:
     """Records, trains, fine-tunes and fits what is missing; the fine-tuned run."""
     from robolearn.options import FitConfig, TrainConfig
+    from robolearn.prepared import fitted, trained
 
     mixed, good, base, tuned = (folder / name for name in ("mixed", "good", "base", "tuned"))
     _recorded(config, mixed, env_id, sort=sort)
@@ -62,31 +64,12 @@ def prepare(config: "BenchTacoConfig", sort: Sort, env_id: str, folder: Path) ->
         "seed": config.seed,
     }
     schedule: Any = {"steps": config.steps, "save_every": config.steps}
-    _trained(TrainConfig(mixed, base, policy=config.flow, **schedule, **plain))
+    trained(TrainConfig(mixed, base, policy=config.flow, **schedule, **plain))
     schedule = {"steps": config.tuning, "save_every": config.tuning, "warmup": 1, **GENTLE}
-    _trained(TrainConfig(good, tuned, init=base, **schedule, **plain))
+    trained(TrainConfig(good, tuned, init=base, **schedule, **plain))
     for kind in KINDS:
         fitted(FitConfig(tuned, good, tuned / kind.kind, policy=kind, seed=config.seed))
     return tuned
-
-
-def fitted(config: "FitConfig") -> None:
-    """Fits a verifier, or finds it done."""
-    from robolearn.fit import fit
-
-    assert config.out is not None  # whoever calls it says
-    if not (config.out / "model.safetensors").exists():
-        fit(config)
-
-
-def _trained(config: "TrainConfig") -> None:
-    """Trains, goes on with what was begun, or finds it done."""
-    from robolearn.checkpoint import checkpoints
-    from robolearn.train import train
-
-    begun = checkpoints(config.out)
-    if not begun or int(begun[-1].name) < config.steps:
-        train(replace(config, resume=bool(begun)))
 
 
 def _recorded(config: "BenchTacoConfig", folder: Path, env_id: str, *, sort: Sort | None) -> None:

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from robolearn.bench_candidates import latency
-from robolearn.bench_modes import KINDS, TASKS, Sort, fitted, goals, prepare
+from robolearn.bench_modes import KINDS, TASKS, Sort, goals, prepare
 from robolearn.config import check_same
 from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import FlowConfig, TacoConfig
@@ -85,7 +85,7 @@ class BenchTacoConfig:
     )
     steps: int = 2500  # of training
     batch_size: int = 256  # observations a step
-    tuning: int = 8  # steps of fine-tuning; more of them leave nothing of the other mode
+    tuning: int = 4  # steps of fine-tuning; more of them leave nothing of the other mode
     compared: int = 16  # candidates at which all scorers are compared
     candidates: tuple[int, ...] = (2, 4, 8, 32, 50)  # further ones for TACO, on the ablated tasks
     ablated: tuple[str, ...] = ("OpenCabinet",)  # structured ones, looked at more closely
@@ -160,6 +160,7 @@ def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:
 def ablate(config: BenchTacoConfig, folder: Path) -> Row:
     """TACO with one thing done otherwise at a time, compared with TACO as it is, pair by pair."""
     from robolearn.options import FitConfig
+    from robolearn.prepared import fitted
 
     tuned = folder / "tuned"
     at_count = partial(evaluation, config, tuned, folder, count=config.compared)

@@ -64,7 +64,7 @@ def test_all_scorers_are_compared_on_the_same_seeds(small, monkeypatch):
     assert tuned["init"].startswith(str(small.out / "scatter-Reach/base"))
     check_ablations(figures, small.out / "structured-Reach")
     # A second run finds everything done, and says the same.
-    monkeypatch.setattr("robolearn.train.train", None)
+    monkeypatch.setattr("robolearn.prepared.train", None)
     monkeypatch.setattr("robolearn.evaluate.evaluate", None)
     assert bench_taco.bench(small) == figures
     none = bench_taco.bench(replace(small, ablated=()))
