@@ -2,9 +2,10 @@
 
 For every task and seed a base policy is trained on few demonstrations. Every method then begins
 with it, has the same rounds of the same number of episodes, teaches the policy for as many steps,
-and goes the same way (`robolearn improve`). In the first round all of them see the same episodes,
-but for those that are corrected. p-values take episodes of all training seeds for independent,
-which those on the same evaluation seed are not quite; `by_seed` shows how far the seeds differ.
+and goes the same way (`robolearn improve`). In the first round all but those that are corrected
+learn of the same episodes, which are collected once. p-values take episodes of all training seeds
+for independent, which those on the same evaluation seed are not quite; `by_seed` shows how far the
+seeds differ.
 
 | method | what is imitated | chooses at run time |
 |---|---|---|
@@ -30,13 +31,14 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from robolearn.config import check_same
+from robolearn.files import copy_folder
 from robolearn.options import EvalConfig, Improve, ImproveConfig, RecordConfig, TrainConfig
 from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import FlowConfig
@@ -54,6 +56,9 @@ from robolearn.policies.improver_configs import (
     RlpdConfig,
 )
 from robolearn.results import Result, save_result
+
+if TYPE_CHECKING:
+    from robolearn.improve import Improvement
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,8 @@ def _improved(
             workers=config.workers,
         )
     )
+    if not METHODS[method].correct:
+        _collect_once(run, out.with_name(f"collected-{seed}"))
     rows, critic = run.run(), out / "critic"
     known: Row = {
         "interactions": sum(row["steps"] for row in rows),
@@ -217,6 +224,15 @@ def _improved(
         chosen = _outcome(config, out, out / "eval-selected", str(critic))
         found.append((f"{method}+critic", chosen | known))
     return found
+
+
+def _collect_once(run: "Improvement", shared: Path) -> None:
+    """The first round's episodes, which are the same for all that are not corrected."""
+    if not shared.exists():
+        run.collect(1)
+        copy_folder(run.rollouts(1), shared)
+    elif not run.rollouts(1).exists():
+        copy_folder(shared, run.rollouts(1))
 
 
 def _outcome(config: BenchAloeConfig, policy: Path, out: Path, scorer: str = "") -> Row:

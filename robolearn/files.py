@@ -102,3 +102,9 @@ def check_writable(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     TemporaryFile(dir=folder).close()
+
+
+def copy_folder(folder: Path, to: Path) -> None:
+    """A copy that is there whole or not at all; it replaces what was there."""
+    with AtomicFolder(to) as temporary:
+        shutil.copytree(folder, temporary, dirs_exist_ok=True)

@@ -15,7 +15,6 @@ nothing. So a run that was cut off at any moment goes on there, and ends with th
 """
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -37,7 +36,7 @@ from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import EpisodeWriter
 from robolearn.evaluate import evaluated
 from robolearn.experience import Experience
-from robolearn.files import AtomicFolder, check_writable
+from robolearn.files import AtomicFolder, check_writable, copy_folder
 from robolearn.improve_report import columns_of, write_improve_report
 from robolearn.options import AgentOptions, EvalConfig, ImproveConfig, TrainConfig
 from robolearn.policies import IMPROVERS
@@ -117,7 +116,7 @@ class Improvement:
             self.collect(number)
         with timed(seconds, "learn"), one_thread():  # two are slower on a busy machine
             learned = self.learn(number)
-        rollouts = EpisodeDataset(folder / "rollouts")
+        rollouts = EpisodeDataset(self.rollouts(number))
         row = {"round": number, **self._outcome(rollouts), **learned}
         save_result(folder, "figures", self.config, {"row": row, "seconds": seconds})
         return row
@@ -141,7 +140,7 @@ class Improvement:
             arm, cameras = env.get_attr("arm")[0], dict(self.source.cameras)
         first = config.seed + (number - 1) * config.episodes
         with EpisodeWriter(
-            self._folder(number) / "rollouts", arm=arm, fps=arm.control_hz, cameras=cameras
+            self.rollouts(number), arm=arm, fps=arm.control_hz, cameras=cameras
         ) as writer:
             missing = range(first + len(writer), first + config.episodes)
             with closing(run_seeds(job, missing, config.workers)) as episodes:
@@ -165,7 +164,8 @@ class Improvement:
             improved.critic.save(self._folder(number) / "critic")
         with AtomicFolder(config.out / "checkpoints" / f"{number:07d}") as temporary:
             improved.policy.save(temporary / "model")
-        _copy(self._folder(number) / "critic", config.out / "critic")
+        if improved.critic is not None:
+            copy_folder(self._folder(number) / "critic", config.out / "critic")
         return {"fragments": len(replay.starts), **improved.figures}
 
     def evaluations(self) -> Iterator[tuple[str, EvalConfig]]:
@@ -188,6 +188,10 @@ class Improvement:
             out, count = config.out / f"eval-{last}-selected{config.candidates}", config.candidates
             yield "selected", replace(plain, out=out, scorer=str(critic), candidates=count)
 
+    def rollouts(self, number: int) -> Path:
+        """Where the episodes of a round are."""
+        return self._folder(number) / "rollouts"
+
     def _folder(self, number: int) -> Path:
         return self.config.out / "rounds" / str(number)
 
@@ -202,7 +206,7 @@ class Improvement:
         return Critic.load(folder, self.config.device) if folder.exists() else None
 
     def _rollouts(self, number: int) -> list[EpisodeDataset]:
-        return [EpisodeDataset(self._folder(k) / "rollouts") for k in range(1, number + 1)]
+        return [EpisodeDataset(self.rollouts(k)) for k in range(1, number + 1)]
 
     def _env_options(self) -> dict[str, Any]:
         varied = {"variations": self.config.variations} if self.config.variations else {}
@@ -250,12 +254,6 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     begin = time.perf_counter()
     yield
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
-
-
-def _copy(folder: Path, to: Path) -> None:
-    if folder.exists():
-        with AtomicFolder(to) as temporary:
-            shutil.copytree(folder, temporary, dirs_exist_ok=True)
 
 
 def show(rows: list[Row]) -> None:
