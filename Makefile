@@ -4,7 +4,7 @@ STAMP := .venv/.stamp
 ARGS ?= # extra arguments of the command, for example make test ARGS="-k render"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint typecheck docs bench clean
+.PHONY: help setup demo test lint typecheck docs bench reproduce clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,9 @@ docs: $(STAMP) ## rewrite the tables of README and docs from docs/results
 
 bench: $(STAMP) ## measure the speeds that docs/results/speed.json holds
 	$(BIN)/robolearn bench $(ARGS)
+
+reproduce: $(STAMP) ## measure again what README says, and print what moved (hours)
+	$(BIN)/robolearn reproduce $(ARGS)
 
 clean: ## remove build products and caches; keep .venv, runs and data
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis MUJOCO_LOG.TXT

@@ -97,6 +97,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "bench_serve:BenchServeConfig",
         "measure how many clients a policy server holds",
     ),
+    "reproduce": (
+        "reproduce",
+        "reproduce:ReproduceConfig",
+        "measure again what README says, and print what moved",
+    ),
     "deploy": ("deploy", "options:DeployConfig", "run a policy on an arm, or on its digital twin"),
     "serve": ("serve", "options:ServeConfig", "serve a policy to other programs and machines"),
     "twin": ("hardware.twin", "hardware.twin:TwinConfig", "run the digital twin of the arm"),

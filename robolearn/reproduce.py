@@ -1,0 +1,180 @@
+"""`robolearn reproduce`: runs what the result files say was run, and prints which figures moved.
+
+Every file in docs/results holds the command that wrote it. The commands run again in a folder of
+their own, whose `runs/...` take the place of those that the commands name, so that nothing that was
+made before helps. Then the tables of README are made of the old results and of the new ones, and
+compared cell by cell:
+
+| a cell with | has moved if |
+|---|---|
+| an interval | the two intervals do not overlap |
+| a p-value | a difference is real (p < 0.05) in one of them only, or turned round |
+| other numbers | one of them differs by more than `tolerance` of the larger one |
+| a command | never |
+
+Speeds are of the machine: on another one, ratios stay and times move. What was finished stays, so a
+run that was cut off goes on.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+FIRST: Final = ("demo", "long")  # whose policies others measure
+RUNS: Final = "runs/"
+REAL: Final = 0.05  # a smaller p-value is of a real difference
+INTERVAL: Final = re.compile(r"\((?P<low>[\d.]+) % to (?P<high>[\d.]+) %\)")
+EFFECT: Final = re.compile(r"(?P<points>[+-][\d.]+) \(p (?P<p>[\d.e+-]+)\)")
+NUMBER: Final = re.compile(r"[+-]?\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """Run the measuring commands again, and print which figures of README moved."""
+
+    only: tuple[str, ...] = ()  # result files, e.g. demo experts; by default all
+    results: Path = Path("docs/results")  # what was measured before
+    document: Path = Path("README.md")  # whose tables are compared
+    out: Path = Path("runs/reproduce")  # new runs and results; remove it to begin anew
+    tolerance: float = 0.25  # share by which numbers may differ that have no interval
+
+
+class Moved(NamedTuple):
+    """A cell of a table that is not what it was."""
+
+    table: str
+    row: str
+    column: str
+    before: str
+    now: str
+
+
+def reproduce(config: ReproduceConfig) -> list[Moved]:
+    """Runs what is missing, and returns the cells that moved.
+
+    Raises:
+        ValueError: unknown names, or a command that failed; what was finished is kept.
+    """
+    from robolearn.docs import load_results
+
+    before, new = load_results(config.results), config.out / "results"
+    for name in _names(config, before):
+        for part, asked in _parts(before[name]).items():
+            if part not in _parts(load_results(new).get(name)):
+                _run(name, anew(asked["command"], asked["config"], config.out))
+    now = load_results(new)
+    return list(moved(config.document.read_text(), before, {**before, **now}, config.tolerance))
+
+
+def _names(config: ReproduceConfig, known: Mapping[str, Result]) -> list[str]:
+    """What is asked for, in the order in which it can be made."""
+    if unknown := sorted(set(config.only) - set(known)):
+        raise ValueError(
+            f"no result {', '.join(unknown)} in {config.results}; there are {', '.join(known)}"
+        )
+    return sorted(config.only or known, key=lambda name: (name not in FIRST, name))
+
+
+def _parts(result: Result | None) -> Mapping[str, Result]:
+    """What was measured by a command each, with the command: often one part without a name."""
+    return {} if result is None else result.get("parts", {"": result})
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    Console(stderr=True).print(f"[bold]{name}[/] robolearn {shlex.join(arguments)}")
+    done = subprocess.run([sys.executable, "-m", "robolearn", *arguments], check=False)
+    if done.returncode:
+        raise ValueError(f"{name} could not be made again: see above, mend it, run this again")
+
+
+def anew(command: str, settings: Mapping[str, Any], out: Path) -> list[str]:
+    """The arguments of a command whose runs and results lie in `out` instead."""
+    arguments = shlex.split(command)[1:]
+    for option in ("out", "results"):  # those by default, too
+        if settings.get(option) and f"--{option}" not in arguments:
+            arguments += [f"--{option}", str(settings[option])]
+    return [_elsewhere(before, text, out) for before, text in pairwise(["", *arguments])]
+
+
+def _elsewhere(option: str, text: str, out: Path) -> str:
+    if option == "--results":
+        return str(out / "results")
+    return str(out / text.removeprefix(RUNS)) if text.startswith(RUNS) else text
+
+
+def moved(
+    text: str, before: Mapping[str, Result], now: Mapping[str, Result], tolerance: float
+) -> Iterator[Moved]:
+    """The cells of a document's tables that are not what they were."""
+    from robolearn.docs import TABLE, TABLES
+
+    for match in TABLE.finditer(text):
+        name = match["name"]
+        old, new = ({row[0]: row for row in TABLES[name](dict(r))} for r in (before, now))
+        header = TABLES[name](dict(now))[0]
+        for label in old | new:
+            pair = (rows.get(label, [label]) for rows in (old, new))
+            for column, was, is_now in _cells(header, *pair):
+                if not alike(was, is_now, tolerance):
+                    yield Moved(name, label, column, was, is_now)
+
+
+def _cells(header: list[str], old: list[str], new: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Column, and what both rows have there; "" where a row has nothing."""
+    for k in range(1, len(header)):
+        before, now = (row[k] if k < len(row) else "" for row in (old, new))
+        yield header[k], before, now
+
+
+def alike(before: str, now: str, tolerance: float) -> bool:
+    """Whether a cell says the same; see the module's docstring."""
+    if before.startswith("`"):
+        return True
+    if NUMBER.sub("", before) != NUMBER.sub("", now):
+        return False
+    if intervals := _both(INTERVAL, before, now):
+        one, other = ((float(m["low"]), float(m["high"])) for m in intervals)
+        return one[0] <= other[1] and other[0] <= one[1]
+    if effects := _both(EFFECT, before, now):
+        return _direction(effects[0]) == _direction(effects[1])
+    pairs = zip(_numbers(before), _numbers(now), strict=True)
+    return all(abs(a - b) <= tolerance * max(abs(a), abs(b)) for a, b in pairs)
+
+
+def _both(pattern: re.Pattern[str], *cells: str) -> list[re.Match[str]]:
+    found = [pattern.search(cell) for cell in cells]
+    return [match for match in found if match] if all(found) else []
+
+
+def _direction(effect: re.Match[str]) -> int:
+    """-1, 0 or 1: worse, no real difference, better."""
+    sign = 1 if float(effect["points"]) > 0 else -1
+    return sign * (float(effect["p"]) < REAL)
+
+
+def _numbers(cell: str) -> list[float]:
+    return [float(number.replace(",", "")) for number in NUMBER.findall(cell)]
+
+
+def main(config: ReproduceConfig) -> int:
+    """Runs the command; 1 if something moved."""
+    found = reproduce(config)
+    if not found:
+        print(f"nothing in {config.document} moved; the new figures are in {config.out}/results")
+        return 0
+    table = Table("table", "row", "column", "before", "now")
+    for cell in found:
+        table.add_row(*cell)
+    Console().print(table)
+    print(f"{len(found)} figures moved; the new ones are in {config.out}/results")
+    return 1
