@@ -37,7 +37,6 @@ GOALS: Final = {
         "close the left drawer to 0 percent", "close the right drawer to 0 percent"
     ),
     "Lift": Goals("lift the cube to 6 cm", "lift the cube to 12 cm"),
-    "PickPlace": Goals("put the red cube in the blue bin", "put the red cube in the yellow bin"),
 }
 TASKS: Final[dict[Sort, tuple[str, ...]]] = {
     "structured": tuple(GOALS),

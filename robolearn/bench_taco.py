@@ -74,7 +74,7 @@ class BenchTacoConfig:
     """Measure what choosing among candidate chunks is worth."""
 
     sorts: tuple[Sort, ...] = ("structured", "scatter")  # of demonstrations
-    tasks: tuple[str, ...] = ()  # e.g. PickPlace; by default those chosen for each sort
+    tasks: tuple[str, ...] = ()  # e.g. Lift; by default those chosen for each sort
     results: Path = Path("docs/results")  # where the summary, taco.json, goes
     out: Path = Path("runs/bench-taco")  # data, runs and evaluations
     obs_type: Literal["pixels_agent_pos", "state"] = "state"  # what policies look at
