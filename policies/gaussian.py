@@ -13,6 +13,7 @@ NARROWEST, WIDEST = -5.0, 1.0  # logarithms of the deviation, before squashing
 NOTHING: Final = 1e-6  # a bound of zero
 PACE: Final = 10.0  # of a temperature's logarithm, beside that of all other weights
 INSIDE: Final = 0.99  # of the box: what is further out is taken for this
+EXACT: Final = 1.0 - 1e-6  # the same, for what was drawn
 
 
 class SquashedGaussian(nn.Module):
@@ -53,9 +54,9 @@ class SquashedGaussian(nn.Module):
         u = mean + log_std.exp() * noise
         return self.bound * (u / self.bound).tanh(), self._density(u, mean, log_std)
 
-    def log_density(self, features: Tensor, value: Tensor) -> Tensor:
-        """Of each number of values (B, n, *shape)."""
-        u = self.bound * (value / self.bound).clamp(-INSIDE, INSIDE).atanh()
+    def log_density(self, features: Tensor, value: Tensor, inside: float = INSIDE) -> Tensor:
+        """Of each number of values (B, n, *shape); `inside` is the share of the box that counts."""
+        u = self.bound * (value / self.bound).clamp(-inside, inside).atanh()
         return self._density(u, *self(features))
 
     def _density(self, u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from robolearn.policies.denoiser import draws_of
 from robolearn.policies.dsrl import DsrlPolicy
 from robolearn.policies.fitting import minimise
 from robolearn.policies.flow import FlowPolicy
-from robolearn.policies.gaussian import SquashedGaussian
+from robolearn.policies.gaussian import EXACT, SquashedGaussian
 from robolearn.policies.improver_configs import DsrlConfig, GorlConfig
 from robolearn.policies.residual import residual_mlp
 from robolearn.seeding import stream
@@ -184,8 +184,8 @@ class Gorl:
         tokens, c = self.tokens(decisions, rows), self.config
         features = self.policy.actor.features(tokens)
         latent = decisions.latent[rows]
-        density = self.policy.actor.log_density(features, latent[:, None]).sum((1, 2, 3))
-        ratio = (density - decisions.density[rows]).exp()
+        density = self.policy.actor.log_density(features, latent[:, None], EXACT)
+        ratio = (density.sum((1, 2, 3)) - decisions.density[rows]).exp()
         clipped = ratio.clamp(1.0 - c.clip, 1.0 + c.clip)
         surrogate = torch.minimum(ratio * advantage, clipped * advantage).mean()
         error = (self.value(tokens.flatten(1))[:, 0] - target).square().mean()
@@ -205,13 +205,13 @@ class Gorl:
         expected = self.expected(decisions).numpy()
         good = np.flatnonzero(went_well(decisions, expected, config.share, config.discount))
         clean = self.clean(decisions, good)
+        with torch.no_grad():
+            tokens = self.tokens(decisions, good)  # which stay: the backbone learns no more
 
         def loss(step: int) -> Tensor:
             rng = stream(seed, f"decoder {step}")
             some = rng.integers(len(good), size=config.batch_size)
-            with torch.no_grad():
-                tokens = self.tokens(decisions, good[some])
-            return self.matching(tokens, clean[some], rng)
+            return self.matching(tokens[some], clean[some], rng)
 
         inner.head.requires_grad_(requires_grad=True)
         losses = minimise(

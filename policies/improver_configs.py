@@ -278,8 +278,8 @@ class GorlConfig:
 
     kind: ClassVar[str] = "gorl"
     horizon: int = 8  # steps of a chunk, all of which are executed
-    move: float = 0.3  # rad that a joint moves in a chunk, as one deviation
-    bound: float = 3.0  # of a latent's numbers
+    move: float = 0.1  # rad that a joint moves in a chunk, as one deviation
+    bound: float = 3.0  # of a latent's numbers: so many deviations it moves at most
     width: int = 64  # of tokens
     hidden: int = 128  # width of encoder, decoder and value
     depth: int = 2  # their layers

@@ -89,6 +89,17 @@ def test_after_the_decoder_has_learned_plain_noise_is_as_good():
     assert all(torch.equal(value, after[name]) for name, value in backbone.items())
 
 
+def test_before_it_has_learned_nothing_has_become_likelier():
+    """Also of latents that are nearly as large as they can be."""
+    ours = learner(replace(SMALL, prior=0.0))
+    with torch.no_grad():
+        ours.policy.actor.out.bias[: SO101.size] = 9.0
+    decisions, _ = decided(ours)
+    assert float(decisions.latent.max()) > 0.998 * SMALL.bound
+    loss = ours.loss(decisions, np.arange(128), torch.ones(128), ours.expected(decisions))
+    assert float(loss.detach()) == pytest.approx(-1.0, abs=0.01)
+
+
 def test_advantages_end_with_the_task_and_go_on_behind_a_time_limit():
     config = GorlConfig(discount=0.5, trace=0.5)
     value = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
