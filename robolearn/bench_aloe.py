@@ -4,8 +4,9 @@ For every task and seed a base policy is trained on few demonstrations. Every me
 with it, has the same rounds of the same number of episodes, and goes the same way (`robolearn
 improve`), for the learning steps of its own settings: those that judge teach the policy for as
 many, `fql`, `dsrl` and `rlpd` an actor and its critic for more. In the first round all of them see
-the same episodes, but for those that are corrected. p-values take episodes of all training seeds for independent,
-which those on the same evaluation seed are not quite; `by_seed` shows how far the seeds differ.
+the same episodes, but for those that are corrected. p-values take episodes of all training seeds
+for independent, which those on the same evaluation seed are not quite; `by_seed` shows how far the
+seeds differ.
 
 | method | what is imitated | chooses at run time |
 |---|---|---|
