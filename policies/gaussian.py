@@ -11,7 +11,9 @@ from robolearn.policies.residual import residual_mlp
 
 NARROWEST, WIDEST = -5.0, 1.0  # logarithms of the deviation, before squashing
 NOTHING: Final = 1e-6  # a bound of zero
+PACE: Final = 10.0  # of a temperature's logarithm, beside that of all other weights
 INSIDE: Final = 0.99  # of the box: what is further out is taken for this
+EXACT: Final = 1.0 - 1e-6  # the same, for what was drawn
 
 
 class SquashedGaussian(nn.Module):
@@ -52,9 +54,9 @@ class SquashedGaussian(nn.Module):
         u = mean + log_std.exp() * noise
         return self.bound * (u / self.bound).tanh(), self._density(u, mean, log_std)
 
-    def log_density(self, features: Tensor, value: Tensor) -> Tensor:
-        """Of each number of values (B, n, *shape)."""
-        u = self.bound * (value / self.bound).clamp(-INSIDE, INSIDE).atanh()
+    def log_density(self, features: Tensor, value: Tensor, inside: float = INSIDE) -> Tensor:
+        """Of each number of values (B, n, *shape); `inside` is the share of the box that counts."""
+        u = self.bound * (value / self.bound).clamp(-inside, inside).atanh()
         return self._density(u, *self(features))
 
     def _density(self, u: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -66,12 +68,21 @@ class SquashedGaussian(nn.Module):
 
 
 class Temperature(nn.Module):
-    """What entropy is worth: it rises while there is less of it than is aimed at."""
+    """What entropy is worth: it rises while there is less of it than is aimed at.
+
+    A round has some thousand steps, where a soft actor-critic usually has a million: at their rate
+    a logarithm of its own would end where it began.
+    """
 
     def __init__(self, entropy: float, start: float = 0.1) -> None:
         super().__init__()
         self.entropy = entropy
-        self.log = nn.Parameter(torch.tensor(math.log(start)))
+        self.scaled = nn.Parameter(torch.tensor(math.log(start) / PACE))
+
+    @property
+    def log(self) -> Tensor:
+        """The logarithm of what entropy is worth."""
+        return PACE * self.scaled
 
     def loss(self, density: Tensor) -> Tensor:
         """What actor and temperature minimise of log-densities (...)."""

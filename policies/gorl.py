@@ -5,8 +5,8 @@
 to chunks. They learn at two paces:
 
     encoder   proximal policy optimisation (Schulman et al. 2017) on z; the decoder stays
-    decoder   flow matching from fixed N(0, I) noise to chunks that went well; then the encoder
-              begins anew near N(0, I), which by now gives such chunks
+    decoder   flow matching from the noise of a fresh encoder, N(0, I) squashed into its bound, to
+              chunks that went well; then the encoder begins anew, which by now gives such chunks
 
 At first the decoder is the identity, so that the first stage is plain PPO on chunks. The latent is
 the same for all steps of a chunk; the units of chunks grow with the step, so a chunk begins as a
@@ -29,7 +29,7 @@ from robolearn.policies.denoiser import draws_of
 from robolearn.policies.dsrl import DsrlPolicy
 from robolearn.policies.fitting import minimise
 from robolearn.policies.flow import FlowPolicy
-from robolearn.policies.gaussian import SquashedGaussian
+from robolearn.policies.gaussian import EXACT, SquashedGaussian
 from robolearn.policies.improver_configs import DsrlConfig, GorlConfig
 from robolearn.policies.residual import residual_mlp
 from robolearn.seeding import stream
@@ -63,6 +63,26 @@ class Decisions:
         return seen, [self.instructions[row] for row in rows]
 
 
+def joined(parts: Sequence[Decisions]) -> Decisions:
+    """What was decided in one iteration after the other."""
+
+    def tensor(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    def array(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    return Decisions(
+        seen={name: torch.cat([part.seen[name] for part in parts]) for name in parts[0].seen},
+        instructions=[text for part in parts for text in part.instructions],
+        latent=tensor("latent"),
+        density=tensor("density"),
+        reward=array("reward"),
+        last=array("last"),
+        terminated=array("terminated"),
+    )
+
+
 def fresh_policy(
     config: GorlConfig,
     arm: ArmSpec,
@@ -75,7 +95,8 @@ def fresh_policy(
     Args:
         config: sizes.
         arm: whose joints it moves.
-        states: "agent_pos" (N, J) and "environment_state" (N, S) of some episodes' beginnings.
+        states: "agent_pos" (N, J) and "environment_state" (N, S) of some episodes' beginnings;
+            `Gorl.fit` takes better units later.
         vocabulary: the words of the task's instructions.
         seed: of the weights.
     """
@@ -122,16 +143,25 @@ class Gorl:
         self.learning = [p for part in parts for p in part.parameters() if p.requires_grad]
         self.optimizer = torch.optim.Adam(self.learning, self.config.learning_rate)
 
+    def fit(self, decisions: Decisions) -> None:
+        """Takes the units of what is seen: at the beginnings of episodes hardly anything moves."""
+        seen = {name: value.numpy() for name, value in decisions.seen.items()}
+        self.policy.inner.backbone.fit(seen)
+
     def tokens(self, decisions: Decisions, rows: np.ndarray) -> Tensor:
         """(B, T, D) of some rows."""
         return self.policy.inner.tokens_of(*decisions.some(rows))
 
+    @torch.no_grad()
+    def expected(self, decisions: Decisions) -> Tensor:
+        """Values (N,) of what was seen."""
+        tokens = self.tokens(decisions, np.arange(len(decisions.reward)))
+        return self.value(tokens.flatten(1))[:, 0]
+
     def update(self, decisions: Decisions, rng: np.random.Generator) -> float:
         """The encoder learns from what was just done; the last loss."""
         count, config = len(decisions.reward), self.config
-        with torch.no_grad():
-            tokens = self.tokens(decisions, np.arange(count))
-            value = self.value(tokens.flatten(1))[:, 0]
+        value = self.expected(decisions)
         advantage = generalised_advantages(decisions, value.numpy(), config)
         target = value + torch.from_numpy(advantage)
         scaled = torch.from_numpy((advantage - advantage.mean()) / (advantage.std() + 1e-6))
@@ -154,8 +184,8 @@ class Gorl:
         tokens, c = self.tokens(decisions, rows), self.config
         features = self.policy.actor.features(tokens)
         latent = decisions.latent[rows]
-        density = self.policy.actor.log_density(features, latent[:, None]).sum((1, 2, 3))
-        ratio = (density - decisions.density[rows]).exp()
+        density = self.policy.actor.log_density(features, latent[:, None], EXACT)
+        ratio = (density.sum((1, 2, 3)) - decisions.density[rows]).exp()
         clipped = ratio.clamp(1.0 - c.clip, 1.0 + c.clip)
         surrogate = torch.minimum(ratio * advantage, clipped * advantage).mean()
         error = (self.value(tokens.flatten(1))[:, 0] - target).square().mean()
@@ -167,19 +197,21 @@ class Gorl:
         """The decoder learns the chunks that went well, and the encoder begins anew; its loss.
 
         Args:
-            decisions: of the last iterations; those that went well are imitated.
+            decisions: of the last iterations; those of the episodes that went best, measured by
+                what was expected of them, are imitated.
             seed: of the draws, and of the new encoder's weights.
         """
         config, inner = self.config, self.policy.inner
-        good = np.flatnonzero(went_well(decisions, config.share, config.discount))
+        expected = self.expected(decisions).numpy()
+        good = np.flatnonzero(went_well(decisions, expected, config.share, config.discount))
         clean = self.clean(decisions, good)
+        with torch.no_grad():
+            tokens = self.tokens(decisions, good)  # which stay: the backbone learns no more
 
         def loss(step: int) -> Tensor:
             rng = stream(seed, f"decoder {step}")
             some = rng.integers(len(good), size=config.batch_size)
-            with torch.no_grad():
-                tokens = self.tokens(decisions, good[some])
-            return self.matching(tokens, clean[some], rng)
+            return self.matching(tokens[some], clean[some], rng)
 
         inner.head.requires_grad_(requires_grad=True)
         losses = minimise(
@@ -201,10 +233,13 @@ class Gorl:
         return self.policy.inner.denoise(whole, 0, kept)[0]
 
     def matching(self, tokens: Tensor, clean: Tensor, rng: np.random.Generator) -> Tensor:
-        """The flow matching loss from noise that is the same for all steps (flow.py)."""
+        """The flow matching loss from noise that is the same for all steps (flow.py).
+
+        It is squashed as a fresh encoder squashes its own, which the flow will begin with.
+        """
         shape = (len(clean), 1, 1, clean.shape[-1])
         bound = self.config.bound
-        noise = draws_of(rng.standard_normal, shape).clamp(-bound, bound).expand_as(clean)
+        noise = bound * (draws_of(rng.standard_normal, shape) / bound).tanh().expand_as(clean)
         t = draws_of(rng.random, (len(clean), 1, 1))
         x = noise + t[..., None] * (clean - noise)
         predicted, _ = self.policy.inner.head(x, t, self.policy.inner.head.prefix(tokens))
@@ -240,10 +275,22 @@ def generalised_advantages(
     return result
 
 
-def went_well(decisions: Decisions, share: float, discount: float) -> np.ndarray:
-    """Which decisions (N,) are of the best episodes, as a share of all, by discounted reward."""
+def went_well(
+    decisions: Decisions, expected: np.ndarray, share: float, discount: float
+) -> np.ndarray:
+    """Which decisions (N,) are of the best episodes, as a share of all.
+
+    The best are those that were paid most, discounted, beyond what was expected at their beginning:
+    the further away a goal is, the more there is to be gained.
+
+    Args:
+        decisions: of whole episodes.
+        expected: values (N,) of what was seen.
+        share: of the episodes.
+        discount: of one decision.
+    """
     episode = np.concatenate([[0], np.cumsum(decisions.last)[:-1]])
     first = np.flatnonzero(np.concatenate([[True], decisions.last[:-1]]))
     age = np.arange(len(episode)) - first[episode]
-    total = np.bincount(episode, decisions.reward * discount**age)
-    return (total >= np.quantile(total, 1.0 - share))[episode]
+    beyond = np.bincount(episode, decisions.reward * discount**age) - expected[first]
+    return (beyond >= np.quantile(beyond, 1.0 - share))[episode]

@@ -278,8 +278,8 @@ class GorlConfig:
 
     kind: ClassVar[str] = "gorl"
     horizon: int = 8  # steps of a chunk, all of which are executed
-    move: float = 0.3  # rad that a joint moves in a chunk, as one deviation
-    bound: float = 3.0  # of a latent's numbers
+    move: float = 0.1  # rad that a joint moves in a chunk, as one deviation
+    bound: float = 3.0  # of a latent's numbers: so many deviations it moves at most
     width: int = 64  # of tokens
     hidden: int = 128  # width of encoder, decoder and value
     depth: int = 2  # their layers
@@ -291,7 +291,8 @@ class GorlConfig:
     batch_size: int = 256  # decisions a step
     learning_rate: float = 5e-4
     decoder_steps: int = 600  # of each refinement
-    share: float = 0.5  # of the episodes that the decoder learns from
+    recent: int = 5  # iterations whose episodes the decoder may learn from, the last of a stage
+    share: float = 0.5  # of these episodes, the best, that it learns from
 
     def __post_init__(self) -> None:
         """Refuses sizes below one, and shares outside 0..1.
@@ -300,6 +301,7 @@ class GorlConfig:
             ValueError: naming the setting.
         """
         at_least_one(self, "horizon", "width", "hidden", "depth", "epochs", "batch_size")
+        at_least_one(self, "decoder_steps", "recent")
         for name in ("discount", "trace", "share"):
             if not 0.0 < getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} is {getattr(self, name)}; give more than 0, to 1")

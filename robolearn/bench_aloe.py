@@ -1,9 +1,12 @@
 """`robolearn bench-aloe`: post-training methods side by side, at equal numbers of episodes.
 
 For every task and seed a base policy is trained on few demonstrations. Every method then begins
-with it, has the same rounds of the same number of episodes, teaches the policy for as many steps,
-and goes the same way (`robolearn improve`). In the first round all but those that are corrected
-learn of the same episodes, which are collected once. p-values take episodes of all training seeds
+with it, has the same rounds of the same number of episodes, and goes the same way (`robolearn
+improve`), for the learning steps of its own settings: those that judge teach the policy for as
+many, `fql`, `dsrl` and `rlpd` an actor and its critic for more. In the first round all but those
+that are corrected learn of the same episodes, which are collected once. p-values take episodes of
+all training seeds for independent, which those on the same evaluation seed are not quite; `by_seed`
+shows how far the seeds differ.
 for independent, which those on the same evaluation seed are not quite; `by_seed` shows how far the
 seeds differ.
 
@@ -55,7 +58,7 @@ from robolearn.policies.improver_configs import (
     RecapConfig,
     RlpdConfig,
 )
-from robolearn.results import Result, save_result
+from robolearn.results import save_result
 
 if TYPE_CHECKING:
     from robolearn.improve import Improvement
@@ -253,25 +256,17 @@ def _outcome(config: BenchAloeConfig, policy: Path, out: Path, scorer: str = "")
     result = evaluated(settings)
     with closing(make_env(result["env_id"], obs_type="state")) as env:
         others = {name: CONDITIONS[name](env.unwrapped) for name in config.conditions}
+        steps_an_hour = 3600.0 * env.metadata["render_fps"]
     elsewhere = {
         name: evaluated(replace(settings, out=out.with_name(f"{out.name}-{name}"), **options))
         for name, options in others.items()
     }
-    won = [bool(episode["success"]) for episode in result["episodes"]]
+    steps = sum(episode["length"] for episode in result["episodes"])
     return {
-        "success": won,
-        **_pace(result),
+        "success": [bool(episode["success"]) for episode in result["episodes"]],
+        "per_hour": result["successes"] * steps_an_hour / steps,
         **{name: found["success"] for name, found in elsewhere.items()},
     }
-
-
-def _pace(result: Result) -> Row:
-    from robolearn.registry import make_env
-
-    steps = sum(episode["length"] for episode in result["episodes"])
-    with closing(make_env(result["env_id"], obs_type="state")) as env:
-        hours = steps / env.metadata["render_fps"] / 3600.0
-    return {"per_hour": result["successes"] / hours}
 
 
 def _over_seeds(outcomes: dict[str, list[Row]]) -> Row:

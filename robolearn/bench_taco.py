@@ -154,7 +154,8 @@ def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:
     """One task: trains, fits, evaluates, compares with the plain policy pair by pair."""
     folder = _folder(config, sort, task)
     policy = prepare(config, sort, f"robolearn/{task}-v0", folder)
-    return _compared(dict(evaluations(config, policy, folder, swept=task in config.ablated)))
+    swept = sort == "structured" and task in config.ablated
+    return _compared(dict(evaluations(config, policy, folder, swept=swept)))
 
 
 def ablate(config: BenchTacoConfig, folder: Path) -> Row:

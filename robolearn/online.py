@@ -7,6 +7,7 @@ for each iteration. A run that was interrupted begins anew in another folder.
 
 import json
 import time
+from collections import deque
 from contextlib import closing
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from robolearn.files import AtomicFolder, check_writable
 from robolearn.options import OnlineConfig
 from robolearn.policies.base import as_tensors
 from robolearn.policies.dsrl import DsrlPolicy
-from robolearn.policies.gorl import Decisions, Gorl, fresh_policy
+from robolearn.policies.gorl import Decisions, Gorl, fresh_policy, joined
 from robolearn.policies.language import vocabulary_of
 from robolearn.registry import make_env
 from robolearn.rollout import Observation, rollout
@@ -33,7 +34,7 @@ from robolearn.workers import one_thread
 
 SETTINGS: Final = "online.json"
 LOG: Final = "online.jsonl"
-BEGINNINGS: Final = 200  # episodes whose beginnings tell the units of what is seen
+BEGINNINGS: Final = 200  # episodes whose beginnings tell the words, and the first units
 SUCCESS: Final = 1.0  # is worth as much as all progress
 COST: Final = 0.01  # of a decision
 
@@ -152,11 +153,13 @@ class Online:
         success = 0.0
         with one_thread(), closing(_side_by_side(self.config)) as env:
             for stage in range(self.config.stages):
+                recent: deque[Decisions] = deque(maxlen=self.config.algo.recent)
                 for _ in range(self.config.iterations):
                     decisions, success = self.iterate(env, stage)
+                    recent.append(decisions)
                 self.save(stage)
                 if stage + 1 < self.config.stages:
-                    self.learner.refine(decisions, self.config.seed + stage)
+                    self.learner.refine(joined(recent), self.config.seed + stage)
         return success
 
     def iterate(self, env: VectorEnv, stage: int) -> tuple[Decisions, float]:
@@ -165,6 +168,8 @@ class Online:
         first = config.seed + self.iteration * config.episodes
         episodes = list(rollout(env, explorer, range(first, first + config.episodes)))
         decisions = decisions_of(episodes, explorer, self.policy.horizon)
+        if not self.iteration:  # at first it moves at random, in whatever units it sees
+            self.learner.fit(decisions)
         loss = self.learner.update(decisions, stream(first, "update"))
         self.iteration += 1
         success = float(np.mean([episode.success.any() for episode in episodes]))
@@ -172,7 +177,8 @@ class Online:
             "iteration": self.iteration,
             "stage": stage,
             "success": success,
-            "progress": float(np.mean([episode.progress.max() for episode in episodes])),
+            "progress": float(np.mean([episode.progress[-1] for episode in episodes])),
+            "reward": float(decisions.reward.sum() / len(episodes)),
             "steps": sum(len(episode.action) for episode in episodes),
             "loss": loss,
             "seconds": time.perf_counter() - self.begin,
@@ -180,7 +186,7 @@ class Online:
         with (config.out / LOG).open("a") as file:
             file.write(json.dumps(row) + "\n")
         Console(stderr=True).print(
-            f"{self.iteration}: success {success:.1%}, progress {row['progress']:.3f}, "
+            f"{self.iteration}: success {success:.1%}, reward {row['reward']:.3f}, "
             f"{row['seconds']:.0f} s"
         )
         return decisions, success
@@ -198,9 +204,6 @@ def _begun(config: OnlineConfig) -> DsrlPolicy:
         task: Any = env.unwrapped
         arm, names = task.arm, ("agent_pos", "environment_state")
         states = {name: np.stack([seen[name] for seen, _ in begun]) for name in names}
-        states["agent_pos"] = np.random.default_rng(0).uniform(
-            arm.low, arm.high, (BEGINNINGS, arm.size)
-        )  # it begins at home, and goes everywhere
         words = vocabulary_of(info[Info.TASK] for _, info in begun)
     policy = fresh_policy(config.algo, arm, states, words, config.seed)
     policy.inner.env_id = policy.env_id = config.env

@@ -17,6 +17,7 @@ from robolearn.policies.actor_critic import critic_for
 from robolearn.policies.advantage import imitate
 from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.dsrl import DsrlPolicy
+from robolearn.policies.fitting import minimise
 from robolearn.policies.fql import FqlPolicy
 from robolearn.policies.gaussian import SquashedGaussian, Temperature
 from robolearn.policies.improver import held_out
@@ -399,7 +400,18 @@ def test_entropy_is_worth_more_where_there_is_too_little():
     for density, rises in ((2.0, True), (-2.0, False)):
         worth = Temperature(entropy=0.0)
         worth.loss(torch.full((4,), density)).backward()
-        assert (float(worth.log.grad) < 0) == rises
+        assert (float(worth.scaled.grad) < 0) == rises
+
+
+@pytest.mark.parametrize(
+    ("density", "low", "high"), [(2.0, 0.5, 99.0), (-2.0, 0.001, 0.02)], ids=["little", "ample"]
+)
+def test_a_round_is_long_enough_for_entropy_to_count(density, low, high):
+    worth, logs = Temperature(entropy=0.0), torch.full((4,), density)
+    usual = DsrlConfig().critic
+    minimise(worth, lambda _: worth.loss(logs), steps=1500, learning_rate=usual.learning_rate)
+    assert usual.steps >= 1500
+    assert low < float(worth.log.exp().detach()) < high
 
 
 def test_a_dataset_that_grows_changes_no_episodes_lot():

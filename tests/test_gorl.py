@@ -1,6 +1,7 @@
 """Learning by trying: an encoder and a decoder that learn at two paces."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import torch
 from robolearn import checkpoint
 from robolearn.contract import SO101
 from robolearn.options import OnlineConfig
+from robolearn.policies import gorl
 from robolearn.policies.gorl import (
     Decisions,
     Gorl,
     fresh_policy,
     generalised_advantages,
+    joined,
     went_well,
 )
 from robolearn.policies.improver_configs import GorlConfig
@@ -86,6 +89,17 @@ def test_after_the_decoder_has_learned_plain_noise_is_as_good():
     assert all(torch.equal(value, after[name]) for name, value in backbone.items())
 
 
+def test_before_it_has_learned_nothing_has_become_likelier():
+    """Also of latents that are nearly as large as they can be."""
+    ours = learner(replace(SMALL, prior=0.0))
+    with torch.no_grad():
+        ours.policy.actor.out.bias[: SO101.size] = 9.0
+    decisions, _ = decided(ours)
+    assert float(decisions.latent.max()) > 0.998 * SMALL.bound
+    loss = ours.loss(decisions, np.arange(128), torch.ones(128), ours.expected(decisions))
+    assert float(loss.detach()) == pytest.approx(-1.0, abs=0.01)
+
+
 def test_advantages_end_with_the_task_and_go_on_behind_a_time_limit():
     config = GorlConfig(discount=0.5, trace=0.5)
     value = np.array([1.0, 2.0, 4.0, 8.0], np.float32)
@@ -104,7 +118,60 @@ def test_the_best_episodes_are_those_that_were_paid_most():
     last = np.array([False, True, True, False, False, True])
     reward = np.array([0.0, 1.0, 0.9, 1.0, 0.0, 0.0], np.float32)
     decisions = Decisions({}, [], None, None, reward, last, last)
-    assert went_well(decisions, 0.3, 0.5).tolist() == [False] * 3 + [True] * 3
+    nothing = np.zeros(6)
+    assert went_well(decisions, nothing, 0.3, 0.5).tolist() == [False] * 3 + [True] * 3
+    promised = np.array([0.0, 9.0, 0.0, 0.7, -9.0, -9.0])  # of which only beginnings count
+    assert went_well(decisions, promised, 0.3, 0.5).tolist() == [False] * 2 + [True] + [False] * 3
+
+
+def test_iterations_lie_one_behind_the_other():
+    ours = learner()
+    parts = [decided(ours, count=5, seed=seed)[0] for seed in (1, 2)]
+    both = joined(parts)
+    assert both.instructions == ["go red"] * 10
+    torch.testing.assert_close(both.seen["agent_pos"][5:], parts[1].seen["agent_pos"])
+    torch.testing.assert_close(both.latent[:5], parts[0].latent)
+    np.testing.assert_array_equal(both.reward[5:], parts[1].reward)
+
+
+def test_the_decoder_learns_from_the_noise_that_a_fresh_encoder_draws(monkeypatch):
+    config = replace(SMALL, bound=0.8)
+    ours = learner(config)
+    begun = []
+
+    def looked(x, t, prefix):
+        begun.append(x)
+        return x, x
+
+    monkeypatch.setattr(ours.policy.inner.head, "forward", looked)
+    tokens = torch.zeros(4000, 3, config.width)
+    clean = torch.zeros(4000, 1, config.horizon, SO101.size)
+    from_noise = np.random.default_rng(0)
+    monkeypatch.setattr(gorl, "draws_of", lambda draw, shape: at_the_beginning(from_noise, shape))
+    ours.matching(tokens, clean, from_noise)
+    drawn = decided(learner(config), count=4000)[0].latent
+    (noise,) = begun
+    for share in (0.1, 0.3, 0.7, 0.9):
+        found = float(noise[:, 0, 0].quantile(share))
+        assert found == pytest.approx(float(drawn[:, 0].quantile(share)), abs=0.03)
+
+
+def at_the_beginning(rng, shape):
+    """Noise of a normal distribution, and times of zero."""
+    return torch.from_numpy(rng.normal(size=shape) * (len(shape) == 4)).float()
+
+
+def test_the_units_of_what_is_seen_are_those_of_all_that_was_seen():
+    ours = learner()
+    decisions, _ = decided(ours)
+    before = decided(ours, seed=1)[0]
+    decisions.seen["environment_state"] *= 40.0
+    ours.fit(decisions)
+    backbone = ours.policy.inner.backbone
+    seen = backbone.environment_state(decisions.seen["environment_state"])
+    assert float(seen.std(0).max()) == pytest.approx(1.0, abs=0.02)
+    # As long as the encoder knows nothing, what it did is as likely in any units.
+    torch.testing.assert_close(decided(ours, seed=1)[0].density, before.density)
 
 
 def test_a_run_leaves_checkpoints_that_act(tmp_path):
@@ -115,6 +182,8 @@ def test_a_run_leaves_checkpoints_that_act(tmp_path):
     )
     run = Online(config)
     run.run()
+    tool = run.policy.inner.backbone.environment_state.std[12:15]
+    assert float(tool.min()) > 0.02  # m: at the beginnings it has moved by millimetres
     lines = [json.loads(line) for line in (tmp_path / "run/online.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines] == [0, 1]
     policy = checkpoint.load_policy(tmp_path / "run")
