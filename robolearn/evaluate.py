@@ -23,6 +23,7 @@ from rich.progress import Progress, track
 from robolearn.agent import PolicyAgent, open_agent
 from robolearn.config import save_config, to_json
 from robolearn.contract import Info
+from robolearn.envs.dynamics import check_dynamics
 from robolearn.envs.failures import witnessed
 from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.variations import check_names
@@ -35,7 +36,7 @@ from robolearn.journal import Journal
 from robolearn.options import EvalConfig
 from robolearn.outcomes import row_of, summarise
 from robolearn.registry import make_env
-from robolearn.results import EpisodeResult, Result, versions
+from robolearn.results import EpisodeResult, Result, harder, versions
 from robolearn.rollout import Actor, Options, asking, rollout
 from robolearn.sources import Source, source_of
 from robolearn.workers import Job, make_vector, one_thread, run_seeds
@@ -152,7 +153,7 @@ def is_finished(config: EvalConfig) -> bool:
 
 
 def evaluated(config: EvalConfig) -> Result:
-    """The result that lies in `config.out`, if it is of these seeds, or else a new one.
+    """The result that lies in `config.out`, if it is of these seeds and dynamics, or a new one.
 
     For commands that go on where they were interrupted, and know that the rest is the same.
 
@@ -162,7 +163,8 @@ def evaluated(config: EvalConfig) -> Result:
     path = (config.out or default_folder(config)) / "result.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     seeds = [config.seed, config.seed + config.episodes - 1]
-    return cast(Result, known) if known.get("seeds") == seeds else evaluate(config)
+    same = known.get("seeds") == seeds and known.get("dynamics", {}) == config.dynamics
+    return cast(Result, known) if same else evaluate(config)
 
 
 def _check(config: EvalConfig) -> None:
@@ -175,6 +177,7 @@ def _check(config: EvalConfig) -> None:
     if config.shuffle_instructions and config.instruction:
         raise ValueError("one --instruction leaves nothing to shuffle; leave out one of the two")
     check_names(config.variations)
+    check_dynamics(config.dynamics)
 
 
 def _save(result: Result, out: Path) -> None:
@@ -196,7 +199,7 @@ def default_folder(config: EvalConfig) -> Path:
         )
         if value not in ("", usual)
     ]
-    varied = [f"{name}{level}" for name, level in sorted(config.variations.items())]
+    varied = harder(config.variations, config.dynamics)
     chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
     chooser += ["fixed-noise"] * config.fixed_noise
     shuffled = ["shuffled"] * config.shuffle_instructions
@@ -241,7 +244,8 @@ def _open_misled(
 
 def _env_options(config: EvalConfig) -> dict[str, Any]:
     options = {**source_of(config.policy).observation_options(), **_goal_options(config)}
-    return options | ({"variations": config.variations} if config.variations else {})
+    changes = {"variations": config.variations, "dynamics": config.dynamics}
+    return options | {name: values for name, values in changes.items() if values}
 
 
 def _goal_options(config: EvalConfig) -> dict[str, Any]:
