@@ -15,6 +15,7 @@ box, which can be searched (`robolearn.worst`) and typed: `--dynamics mass 1.4 f
 
 from collections.abc import Callable, Mapping
 from copy import copy
+from functools import partial
 from math import isfinite
 from typing import Any, Final, NamedTuple, cast
 
@@ -109,7 +110,7 @@ def write_dynamics(model: mujoco.MjModel, dynamics: Mapping[str, float]) -> None
     for name, scaled in SCALED.items():
         factor = dynamics.get(name, 1.0)
         if factor != 1.0:
-            scaled.write(model, nominal, lambda shape, factor=factor: np.full(shape, factor))
+            scaled.write(model, nominal, partial(np.full, fill_value=factor))
 
 
 class Dynamics(gymnasium.Wrapper, RecordConstructorArgs):

@@ -7,7 +7,7 @@ failure. The result is the same for any number of workers, since an episode depe
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -62,7 +62,7 @@ class Misled:
         instructions: seed -> what it is told.
     """
 
-    def __init__(self, actor: Actor, instructions: dict[int, str]) -> None:
+    def __init__(self, actor: Actor, instructions: Mapping[int, str]) -> None:
         self._actor, self._instructions = actor, instructions
         self.act, self.latency, self.notes = actor.act, actor.latency, actor.notes
 
@@ -84,12 +84,12 @@ def evaluate(config: EvalConfig, enough: Enough = never) -> Result:
         ValueError: unknown environment or option; a checkpoint that does not fit.
     """
     _check(config)
-    config, source = _resolved(config)
+    config, source = resolved(config)
     out = cast(Path, config.out)
     check_writable(out)
     seeds = range(config.seed, config.seed + config.episodes)
     told = shuffled_instructions(config, seeds) if config.shuffle_instructions else {}
-    job = _job(config, told)
+    job = job_of(config, told)
     with Journal(out / JOURNAL, _about(config, source)) as journal:
         seconds = _play(config, job, journal, told, enough)
         result = summarise(config, journal.rows, seconds)
@@ -101,8 +101,14 @@ def evaluate(config: EvalConfig, enough: Enough = never) -> Result:
     return result
 
 
-def _resolved(config: EvalConfig) -> tuple[EvalConfig, Source]:
-    """A run that goes on adds checkpoints; all workers and the result mean the one of now."""
+def resolved(config: EvalConfig) -> tuple[EvalConfig, Source]:
+    """Settings that name one very policy and its environment, and where the policy comes from.
+
+    A run that goes on adds checkpoints; all workers and the result mean the one of now.
+
+    Raises:
+        ValueError: no such policy, or one that does not say what it was trained on.
+    """
     out = config.out or default_folder(config)
     source = source_of(config.policy)
     config = replace(config, policy=source.where, out=out, env=config.env or source.env)
@@ -142,7 +148,7 @@ def check_fits(config: EvalConfig) -> None:
         ValueError: it was trained for other cameras or another arm, has shorter chunks, and so on.
     """
     _check(config)
-    with closing(_job(_resolved(config)[0], {}).open()):
+    with closing(job_of(resolved(config)[0]).open()):
         return
 
 
@@ -218,7 +224,13 @@ def _plain(text: str) -> str:
     return re.sub(r"\W+", "-", text)
 
 
-def _job(config: EvalConfig, told: dict[int, str]) -> Job:
+def job_of(config: EvalConfig, told: Mapping[int, str] | None = None) -> Job:
+    """What plays the episodes of an evaluation.
+
+    Args:
+        config: resolved settings.
+        told: seed -> what the agent is told instead of the task's instruction.
+    """
     open_actor: Callable = partial(open_agent, config)
     if told:
         open_actor = partial(_open_misled, open_actor, told)
@@ -237,7 +249,7 @@ def _watched(shown: Wrap | None, env: gymnasium.Env) -> gymnasium.Env:
 
 
 def _open_misled(
-    open_actor: Callable, told: dict[int, str], env: gymnasium.vector.VectorEnv
+    open_actor: Callable, told: Mapping[int, str], env: gymnasium.vector.VectorEnv
 ) -> Actor:
     return Misled(open_actor(env), told)
 
