@@ -8,9 +8,8 @@ Every point that was judged is on disk. A search that was killed goes on after t
 one that has ended goes on when it is given more evaluations.
 """
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.progress import Progress
 
+from robolearn.as_typed import eval_command, suite_of
 from robolearn.config import check_same, to_json
 from robolearn.options import AgentOptions, EvalConfig
 from robolearn.results import save_result, versions
@@ -34,7 +34,6 @@ SETTINGS: Final = "search.json"  # what all points depend on
 POINTS: Final = "points.jsonl"
 FREE: Final = ("out", "videos", "workers", "evaluations", "fresh")  # change no point
 SHARED: Final = ("env", "episodes", "seed", "split", "paraphrases", "variations")  # with eval
-NOT_REPLAYED: Final = ("out", "videos", "workers")
 Row = dict[str, Any]
 
 
@@ -77,7 +76,7 @@ def worst(config: BenchWorstConfig) -> Row:
             judged points are kept.
     """
     from robolearn.evaluate import check_fits, evaluated, resolved
-    from robolearn.files import check_writable
+    from robolearn.files import check_writable, write_atomic
     from robolearn.worst import Box
     from robolearn.worst_report import write_worst_report
 
@@ -102,10 +101,10 @@ def worst(config: BenchWorstConfig) -> Row:
         "dynamics": found,
         "search": searched,
         **compared(results["worst"], results["nominal"]),
-        "replay": replay(at_worst),
+        "replay": eval_command(at_worst),
     }
     save_result(config.out, "result", config, figures)
-    _write_suite(at_worst, config.out)
+    write_atomic(config.out / "suite.toml", suite_of(at_worst).encode())
     write_worst_report(config.out, results["worst"])
     return figures
 
@@ -248,55 +247,6 @@ def compared(found: "Result", nominal: "Result") -> Row:
     low, high = paired_difference(a, b)
     ends = {"gain_points_low": 100 * low, "gain_points_high": 100 * high}
     return {"nominal": cell(nominal), "worst": cell(found), "pair": {**beside(a, b), **ends}}
-
-
-def replay(settings: EvalConfig) -> str:
-    """The command that makes an evaluation again, with all that is not a default."""
-    words = ["robolearn", "eval"]
-    for option in (f for f in fields(settings) if f.name not in NOT_REPLAYED):
-        value, name = getattr(settings, option.name), option.name.replace("_", "-")
-        if value is None or value == _default(option):
-            continue
-        if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no-{name}")
-        else:
-            words += [f"--{name}", *_typed(value)]
-    return shlex.join(words)
-
-
-def _default(option: Field[Any]) -> Any:  # noqa: ANN401 (an option's; MISSING without one)
-    return option.default if option.default_factory is MISSING else option.default_factory()
-
-
-def _typed(value: Any) -> list[str]:  # noqa: ANN401 (an option's)
-    if isinstance(value, dict):
-        return [str(word) for pair in value.items() for word in pair]
-    return [str(word) for word in (value if isinstance(value, tuple) else (value,))]
-
-
-def _write_suite(settings: EvalConfig, out: Path) -> None:
-    """A suite of the task as it is and at its worst, for other agents."""
-    from robolearn.files import write_atomic
-
-    same = f'env = "{settings.env}", split = "{settings.split}"'
-    if settings.variations:
-        same += f", variations = {_inline(settings.variations)}"
-    lines = [
-        'title = "nominal dynamics, and those at which one policy did worst"',
-        f"episodes = {settings.episodes}",
-        f"seed = {settings.seed}",
-        f"replan_every = {settings.replan_every}",
-        f'paraphrases = "{settings.paraphrases}"',
-        "tasks = [",
-        f"    {{ {same} }},",
-        f"    {{ {same}, dynamics = {_inline(settings.dynamics)} }},",
-        "]",
-    ]
-    write_atomic(out / "suite.toml", ("\n".join(lines) + "\n").encode())
-
-
-def _inline(values: dict[str, Any]) -> str:
-    return f"{{ {', '.join(f'{name} = {value}' for name, value in values.items())} }}"
 
 
 def main(config: BenchWorstConfig) -> int:

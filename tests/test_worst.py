@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from robolearn import cli
-from robolearn.bench_worst import POINTS, BenchWorstConfig, Remembered, replay, worst
+from robolearn.as_typed import eval_command
+from robolearn.bench_worst import POINTS, BenchWorstConfig, Remembered, worst
 from robolearn.evaluate import evaluate
 from robolearn.journal import Journal
 from robolearn.options import EvalConfig
@@ -230,7 +231,7 @@ def test_every_option_is_replayed_as_it_was():
     settings = EvalConfig(
         policy="a run", env=REACH, guided=False, ensemble=-0.1, goal=("a", "b"), delay=2, seed=5
     )
-    words = shlex.split(replay(settings))
+    words = shlex.split(eval_command(settings))
     assert "--no-guided" in words
     assert words[words.index("--goal") :][:3] == ["--goal", "a", "b"]
     assert words[words.index("--policy") + 1] == "a run"
