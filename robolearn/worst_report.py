@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from robolearn.files import write_atomic
 from robolearn.pages import page
 from robolearn.report import chosen_videos, embed
 from robolearn.results import Result
 
-VIDEOS = 24  # embedded at most
+VIDEOS: Final = 24  # embedded at most
 Row = Mapping[str, Any]
 
 
@@ -46,8 +46,12 @@ def write_worst_report(out: Path, worst: Result) -> None:
 
 def course(points: Sequence[Row]) -> tuple[list[float], list[float]]:
     """Success of every point, and of the worst one until then."""
-    so_far = accumulate(points, lambda a, b: b if b["score"] < a["score"] else a)
+    so_far = accumulate(points, _worse)
     return [_success(point) for point in points], [_success(point) for point in so_far]
+
+
+def _worse(point: Row, other: Row) -> Row:
+    return other if other["score"] < point["score"] else point
 
 
 def along(points: Sequence[Row], name: str) -> list[tuple[float, float]]:
