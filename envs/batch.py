@@ -21,6 +21,7 @@ from robolearn.contract import Info, check_action, limit_action
 from robolearn.envs.base import DIVERGED, UNSTABLE, ManipulationEnv
 from robolearn.envs.batch_pixels import BatchCameras
 from robolearn.envs.batch_worlds import BatchWorlds
+from robolearn.envs.dynamics import Dynamics
 from robolearn.envs.servo_model import settle
 from robolearn.envs.task import State
 
@@ -43,6 +44,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         threads: simulate on so many; 0 takes all CPUs.
         variations: names and levels of what shall differ from slot to slot and episode to episode,
             see `robolearn.envs.randomize`.
+        dynamics: fixed factors by name, see `robolearn.envs.dynamics`.
         options: all other options of the single environment, such as cameras or servos.
 
     Attributes:
@@ -63,12 +65,13 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         max_episode_steps: int | None = None,
         threads: int = 0,
         variations: Mapping[str, int] | None = None,
+        dynamics: Mapping[str, float] | None = None,
         **options: Any,  # noqa: ANN401 (each has its own type)
     ) -> None:
         self._mode = AutoresetMode(autoreset_mode)
         if options.get("render_mode") is not None:
             raise ValueError("a batch makes no videos; leave render_mode out")
-        single = gymnasium.make(env_id, obs_type=obs_type, **options)
+        single = Dynamics(gymnasium.make(env_id, obs_type=obs_type, **options), dynamics or {})
         self._task = cast(ManipulationEnv, single.unwrapped)
         self.spec, self.arm, self.num_envs = gymnasium.spec(env_id), self._task.arm, num_envs
         self.metadata = {**self._task.metadata, "render_modes": [], "autoreset_mode": self._mode}
@@ -79,7 +82,7 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
         self.action_space = batch_space(single.action_space, num_envs)
         draws = bool(self._task.active_cameras)
         self.batch = Batch(self._task.model, num_envs, threads, persistent=draws)
-        self._worlds = BatchWorlds(self.batch, self._task, variations or {})
+        self._worlds = BatchWorlds(self.batch, self._task, variations or {}, single.late)
         self._cameras = BatchCameras(self.batch, self._worlds.models, self._task)
         self._state = State(*map(self.batch.bind, State._fields))
         self._force, self._ctrl = self.batch.bind("actuator_force"), self.batch.bind("ctrl")

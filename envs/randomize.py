@@ -7,28 +7,33 @@ same seed is varied in the same direction, only further, so that robustness is a
 
 The functions of `RANDOMIZERS` change a compiled model; `Randomized` calls them for a single
 environment and `robolearn.envs.batch` for every slot of a batch. Only `delay` is about actions.
+What writes masses, frictions and so on, and how far they go, is in `robolearn.envs.dynamics`.
 """
 
 from collections.abc import Callable
 from copy import copy
-from typing import Any, ClassVar, Final, NamedTuple
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import gymnasium
 import mujoco
 import numpy as np
 
 from robolearn.contract import Info, wish
+from robolearn.envs.dynamics import DELAY, LATEST, SCALED
 from robolearn.envs.props import COLOURS, HIDDEN, NAME, PATTERNS, SHAPES, SHOWN, height_of
 from robolearn.envs.scene import TOP_EYE
 from robolearn.envs.task import Start, Task
-from robolearn.envs.variation import MAX_LEVEL, Variation, next_seed, step_late, variation_stream
+from robolearn.envs.variation import (
+    MAX_LEVEL,
+    DelayLine,
+    Variation,
+    next_seed,
+    step_late,
+    variation_stream,
+)
 
 # What happens at full strength.
-MASS: Final = 2.0  # factor of a body's mass at most, and one part of it at least
-FRICTION: Final = 2.5  # factor
-DAMPING: Final = 2.0  # factor of a joint's damping and dry friction
-SERVO: Final = 1.5  # factor of a servo's stiffness and torque limit
-DELAY: Final = 0.10  # s from an action to the servos
 CAMERA_SHIFT: Final = 0.010  # m along each axis
 CAMERA_TURN: Final = np.radians(4.0)
 CAMERA_ZOOM: Final = 0.06  # share of the field of view
@@ -55,39 +60,10 @@ class World(NamedTuple):
 Randomizer = Callable[[World, np.random.Generator, float], None]
 
 
-def mass(world: World, rng: np.random.Generator, strength: float) -> None:
-    """Another mass for every body that moves; its inertia follows."""
-    model, nominal = world.model, world.nominal
-    scale = np.where(nominal.body_weldid > 0, _factors(rng, model.nbody, MASS, strength), 1.0)
-    model.body_mass[:] = nominal.body_mass * scale
-    model.body_inertia[:] = nominal.body_inertia * scale[:, None]
-    mujoco.mj_setConst(model, mujoco.MjData(model))
-
-
-def friction(world: World, rng: np.random.Generator, strength: float) -> None:
-    """Another friction for every body, the table among them, and for every cloth."""
-    model, nominal = world.model, world.nominal
-    scale = _factors(rng, model.nbody, FRICTION, strength)[nominal.geom_bodyid]
-    model.geom_friction[:] = nominal.geom_friction * scale[:, None]
-    scale = _factors(rng, model.nflex, FRICTION, strength)
-    model.flex_friction[:] = nominal.flex_friction * scale[:, None]
-
-
-def damping(world: World, rng: np.random.Generator, strength: float) -> None:
-    """Another damping and dry friction for every joint."""
-    model, nominal = world.model, world.nominal
-    scale = _factors(rng, (2, model.nv), DAMPING, strength)
-    model.dof_damping[:] = nominal.dof_damping * scale[0]
-    model.dof_frictionloss[:] = nominal.dof_frictionloss * scale[1]
-
-
-def servo(world: World, rng: np.random.Generator, strength: float) -> None:
-    """Another stiffness and torque limit for every servo, as with another supply voltage."""
-    model, nominal = world.model, world.nominal
-    scale = _factors(rng, model.nu, SERVO, strength)[:, None]
-    model.actuator_gainprm[:, :1] = nominal.actuator_gainprm[:, :1] * scale
-    model.actuator_biasprm[:, 1:2] = nominal.actuator_biasprm[:, 1:2] * scale
-    model.actuator_forcerange[:] = nominal.actuator_forcerange * scale
+def _scaled(name: str, world: World, rng: np.random.Generator, strength: float) -> None:
+    """Other masses, frictions and so on: a factor for every body, joint or servo."""
+    write, most = SCALED[name]
+    write(world.model, world.nominal, partial(_factors, rng, most, strength))
 
 
 def camera(world: World, rng: np.random.Generator, strength: float) -> None:
@@ -162,10 +138,7 @@ def distractors(world: World, rng: np.random.Generator, strength: float) -> None
 
 
 RANDOMIZERS: Final[dict[str, Randomizer]] = {
-    "mass": mass,
-    "friction": friction,
-    "damping": damping,
-    "servo": servo,
+    **{name: partial(_scaled, name) for name in SCALED},
     "camera": camera,
     "light": light,
     "texture": texture,
@@ -180,8 +153,8 @@ def draw_world(name: str, level: int, seed: int, world: World) -> None:
 
 def draw_delay(level: int, seed: int, control_hz: float) -> float:
     """How many control steps, a fraction, actions of this episode come late."""
-    share = variation_stream(seed, "delay").uniform(0.5, 1.0)
-    return float(share * DELAY * level / MAX_LEVEL * control_hz)
+    share = variation_stream(seed, DELAY).uniform(0.5, 1.0)
+    return float(share * LATEST * level / MAX_LEVEL * control_hz)
 
 
 class Randomized(Variation):
@@ -216,40 +189,11 @@ class Randomized(Variation):
         return self.env.reset(seed=seed, options=options)
 
 
-class DelayLine:
-    """Targets of N arms that arrive late; between control steps they are interpolated.
-
-    Args:
-        count: the number of arms, N.
-        joints: the number of joints of each, J.
-    """
-
-    STEPS: ClassVar[int] = 8  # a delay is shorter than this
-
-    def __init__(self, count: int, joints: int) -> None:
-        self._past = np.zeros((count, self.STEPS + 1, joints), np.float32)
-        self._rows, self.steps = np.arange(count), np.zeros(count, np.float32)
-
-    def begin(self, rows: np.ndarray | int, targets: np.ndarray, steps: np.ndarray | float) -> None:
-        """An episode begins in some rows: their past is at rest at `targets` (..., J)."""
-        self._past[rows] = np.asarray(targets)[..., None, :]
-        self.steps[rows] = steps
-
-    def push(self, targets: np.ndarray) -> np.ndarray:
-        """Takes the newest targets (N, J), float32, and returns those that arrive now."""
-        self._past[:, 1:] = self._past[:, :-1]
-        self._past[:, 0] = targets
-        whole = self.steps.astype(int)
-        part = (self.steps - whole)[:, None]
-        newer, older = self._past[self._rows, whole], self._past[self._rows, whole + 1]
-        return np.where(part > 0, newer + part * (older - newer), newer).astype(np.float32)
-
-
 class Delayed(Variation):
     """Every action of an episode reaches the servos late, by a time drawn for the episode."""
 
     def __init__(self, env: gymnasium.Env, level: int) -> None:
-        super().__init__(env, "delay", level)
+        super().__init__(env, DELAY, level)
         self._line = DelayLine(1, self.task.arm.size)
 
     def reset(
@@ -269,7 +213,7 @@ class Delayed(Variation):
 
 
 def _factors(
-    rng: np.random.Generator, shape: int | tuple[int, ...], most: float, strength: float
+    rng: np.random.Generator, most: float, strength: float, shape: int | tuple[int, ...]
 ) -> np.ndarray:
     """Factors between 1 / most and most at full strength, as often above 1 as below."""
     return np.exp(rng.uniform(-1, 1, shape) * np.log(most) * strength)

@@ -6,7 +6,7 @@ the middle of an episode, and `robolearn.envs.variations` for all of them by nam
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import gymnasium
 import numpy as np
@@ -96,6 +96,35 @@ def step_late(
         Info.TELEOP_ACTION: sent,
     }
     return observation, float(reward), terminated, truncated, info
+
+
+class DelayLine:
+    """Targets of N arms that arrive late; between control steps they are interpolated.
+
+    Args:
+        count: the number of arms, N.
+        joints: the number of joints of each, J.
+    """
+
+    STEPS: ClassVar[int] = 8  # a delay is shorter than this
+
+    def __init__(self, count: int, joints: int) -> None:
+        self._past = np.zeros((count, self.STEPS + 1, joints), np.float32)
+        self._rows, self.steps = np.arange(count), np.zeros(count, np.float32)
+
+    def begin(self, rows: np.ndarray | int, targets: np.ndarray, steps: np.ndarray | float) -> None:
+        """An episode begins in some rows: their past is at rest at `targets` (..., J)."""
+        self._past[rows] = np.asarray(targets)[..., None, :]
+        self.steps[rows] = steps
+
+    def push(self, targets: np.ndarray) -> np.ndarray:
+        """Takes the newest targets (N, J), float32, and returns those that arrive now."""
+        self._past[:, 1:] = self._past[:, :-1]
+        self._past[:, 0] = targets
+        whole = self.steps.astype(int)
+        part = (self.steps - whole)[:, None]
+        newer, older = self._past[self._rows, whole], self._past[self._rows, whole + 1]
+        return np.where(part > 0, newer + part * (older - newer), newer).astype(np.float32)
 
 
 def next_seed(task: gymnasium.Env, seed: int | None) -> int:

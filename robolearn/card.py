@@ -97,7 +97,8 @@ def _measured(result: Row) -> Row:
 def _what(result: Row) -> str:
     """The task and in what way it was made harder."""
     split = [result["split"]] if result.get("split", "train") != "train" else []
-    varied = [f"{name} {level}" for name, level in sorted(result.get("variations", {}).items())]
+    harder = [*result.get("variations", {}).items(), *result.get("dynamics", {}).items()]
+    varied = [f"{name} {value:g}" for name, value in sorted(harder)]
     shuffled = ["shuffled instructions"] if result["instructions"] == "shuffled" else []
     chooser = [f"{result['scorer']} of {result['candidates']}"] if result.get("scorer") else []
     return ", ".join([result["env_id"], *split, *varied, *shuffled, *chooser])

@@ -152,6 +152,32 @@ def levels_chart(name: str, agents: Mapping[str, Sequence[tuple[float, ...]]]) -
     return _svg(axes)
 
 
+def course_chart(successes: Sequence[float], worst: Sequence[float]) -> Markup:
+    """The course of a search for the worst: of each point, and of the worst so far, success."""
+    axes, numbers = _axes("point of the search", "success"), range(len(successes))
+    axes.plot(numbers, successes, "o", color=THEME["series-0"], markersize=3, alpha=0.7)
+    axes.step(numbers, worst, where="post", color=THEME["bad"], linewidth=1.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _percents(axes)
+    return _svg(axes)
+
+
+def side_chart(name: str, points: Sequence[tuple[float, float]], worst: float) -> Markup:
+    """Success of a search's points along one side of its box.
+
+    Args:
+        name: of the side.
+        points: value and success.
+        worst: the value of the worst point.
+    """
+    axes = _axes(name, "success")
+    values, successes = np.array(points).T
+    axes.plot(values, successes, "o", color=THEME["series-0"], markersize=3, alpha=0.7)
+    axes.axvline(worst, color=THEME["bad"], linewidth=1.2)
+    _percents(axes)
+    return _svg(axes)
+
+
 def _percents(axes: Axes) -> None:
     axes.set_ylim(0, 1.03)
     axes.yaxis.set_major_formatter(PercentFormatter(1))

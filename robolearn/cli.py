@@ -72,6 +72,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "bench_compare:BenchCompareConfig",
         "compare runs of one suite, pair by pair",
     ),
+    "bench worst": (
+        "bench_worst",
+        "bench_worst:BenchWorstConfig",
+        "find the dynamics at which a policy does worst",
+    ),
     "bench-arm": (
         "bench_arm",
         "bench_arm:BenchArmConfig",

@@ -7,7 +7,7 @@ failure. The result is the same for any number of workers, since an episode depe
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -23,6 +23,7 @@ from rich.progress import Progress, track
 from robolearn.agent import PolicyAgent, open_agent
 from robolearn.config import save_config, to_json
 from robolearn.contract import Info
+from robolearn.envs.dynamics import check_dynamics
 from robolearn.envs.failures import witnessed
 from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.variations import check_names
@@ -35,7 +36,7 @@ from robolearn.journal import Journal
 from robolearn.options import EvalConfig
 from robolearn.outcomes import row_of, summarise
 from robolearn.registry import make_env
-from robolearn.results import EpisodeResult, Result, versions
+from robolearn.results import EpisodeResult, Result, harder, versions
 from robolearn.rollout import Actor, Options, asking, rollout
 from robolearn.sources import Source, source_of
 from robolearn.workers import Job, make_vector, one_thread, run_seeds
@@ -61,7 +62,7 @@ class Misled:
         instructions: seed -> what it is told.
     """
 
-    def __init__(self, actor: Actor, instructions: dict[int, str]) -> None:
+    def __init__(self, actor: Actor, instructions: Mapping[int, str]) -> None:
         self._actor, self._instructions = actor, instructions
         self.act, self.latency, self.notes = actor.act, actor.latency, actor.notes
 
@@ -83,12 +84,12 @@ def evaluate(config: EvalConfig, enough: Enough = never) -> Result:
         ValueError: unknown environment or option; a checkpoint that does not fit.
     """
     _check(config)
-    config, source = _resolved(config)
+    config, source = resolved(config)
     out = cast(Path, config.out)
     check_writable(out)
     seeds = range(config.seed, config.seed + config.episodes)
     told = shuffled_instructions(config, seeds) if config.shuffle_instructions else {}
-    job = _job(config, told)
+    job = job_of(config, told)
     with Journal(out / JOURNAL, _about(config, source)) as journal:
         seconds = _play(config, job, journal, told, enough)
         result = summarise(config, journal.rows, seconds)
@@ -100,8 +101,14 @@ def evaluate(config: EvalConfig, enough: Enough = never) -> Result:
     return result
 
 
-def _resolved(config: EvalConfig) -> tuple[EvalConfig, Source]:
-    """A run that goes on adds checkpoints; all workers and the result mean the one of now."""
+def resolved(config: EvalConfig) -> tuple[EvalConfig, Source]:
+    """Settings that name one very policy and its environment, and where the policy comes from.
+
+    A run that goes on adds checkpoints; all workers and the result mean the one of now.
+
+    Raises:
+        ValueError: no such policy, or one that does not say what it was trained on.
+    """
     out = config.out or default_folder(config)
     source = source_of(config.policy)
     config = replace(config, policy=source.where, out=out, env=config.env or source.env)
@@ -141,7 +148,7 @@ def check_fits(config: EvalConfig) -> None:
         ValueError: it was trained for other cameras or another arm, has shorter chunks, and so on.
     """
     _check(config)
-    with closing(_job(_resolved(config)[0], {}).open()):
+    with closing(job_of(resolved(config)[0]).open()):
         return
 
 
@@ -152,7 +159,7 @@ def is_finished(config: EvalConfig) -> bool:
 
 
 def evaluated(config: EvalConfig) -> Result:
-    """The result that lies in `config.out`, if it is of these seeds, or else a new one.
+    """The result that lies in `config.out`, if it is of these seeds and dynamics, or a new one.
 
     For commands that go on where they were interrupted, and know that the rest is the same.
 
@@ -162,7 +169,8 @@ def evaluated(config: EvalConfig) -> Result:
     path = (config.out or default_folder(config)) / "result.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     seeds = [config.seed, config.seed + config.episodes - 1]
-    return cast(Result, known) if known.get("seeds") == seeds else evaluate(config)
+    same = known.get("seeds") == seeds and known.get("dynamics", {}) == config.dynamics
+    return cast(Result, known) if same else evaluate(config)
 
 
 def _check(config: EvalConfig) -> None:
@@ -175,6 +183,7 @@ def _check(config: EvalConfig) -> None:
     if config.shuffle_instructions and config.instruction:
         raise ValueError("one --instruction leaves nothing to shuffle; leave out one of the two")
     check_names(config.variations)
+    check_dynamics(config.dynamics)
 
 
 def _save(result: Result, out: Path) -> None:
@@ -196,7 +205,7 @@ def default_folder(config: EvalConfig) -> Path:
         )
         if value not in ("", usual)
     ]
-    varied = [f"{name}{level}" for name, level in sorted(config.variations.items())]
+    varied = harder(config.variations, config.dynamics)
     chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
     chooser += ["fixed-noise"] * config.fixed_noise
     shuffled = ["shuffled"] * config.shuffle_instructions
@@ -215,7 +224,13 @@ def _plain(text: str) -> str:
     return re.sub(r"\W+", "-", text)
 
 
-def _job(config: EvalConfig, told: dict[int, str]) -> Job:
+def job_of(config: EvalConfig, told: Mapping[int, str] | None = None) -> Job:
+    """What plays the episodes of an evaluation.
+
+    Args:
+        config: resolved settings.
+        told: seed -> what the agent is told instead of the task's instruction.
+    """
     open_actor: Callable = partial(open_agent, config)
     if told:
         open_actor = partial(_open_misled, open_actor, told)
@@ -234,14 +249,15 @@ def _watched(shown: Wrap | None, env: gymnasium.Env) -> gymnasium.Env:
 
 
 def _open_misled(
-    open_actor: Callable, told: dict[int, str], env: gymnasium.vector.VectorEnv
+    open_actor: Callable, told: Mapping[int, str], env: gymnasium.vector.VectorEnv
 ) -> Actor:
     return Misled(open_actor(env), told)
 
 
 def _env_options(config: EvalConfig) -> dict[str, Any]:
     options = {**source_of(config.policy).observation_options(), **_goal_options(config)}
-    return options | ({"variations": config.variations} if config.variations else {})
+    changes = {"variations": config.variations, "dynamics": config.dynamics}
+    return options | {name: values for name, values in changes.items() if values}
 
 
 def _goal_options(config: EvalConfig) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def write_leaderboard(summary: Path, entries: Sequence[Entry], out: Path, max_vi
 
 def _varied(suite: Row) -> list[str]:
     """The variations that some task has alone, at several levels."""
-    alone = [v for task in suite["tasks"].values() if len(v := task["variations"]) == 1]
+    alone = [v for task in _own_dynamics(suite).values() if len(v := task["variations"]) == 1]
     names = [name for variations in alone for name in variations]
     return [name for name in dict.fromkeys(names) if names.count(name) > 1]
 
@@ -67,12 +67,17 @@ def _varied(suite: Row) -> list[str]:
 def _curve(result: Row, agent: Row, name: str) -> list[tuple[float, ...]]:
     """Success by the level of a variation, the plain task at level 0."""
     points = []
-    for label, task in result["suite"]["tasks"].items():
+    for label, task in _own_dynamics(result["suite"]).items():
         if not task["variations"] or list(task["variations"]) == [name]:
             cell = agent["tasks"][label]
             ends = (cell["success"], cell["success_low"], cell["success_high"])
             points.append((float(task["variations"].get(name, 0)), *ends))
     return sorted(points)
+
+
+def _own_dynamics(suite: Row) -> Row:
+    """The tasks that have no fixed dynamics other than their own; older suites had no others."""
+    return {name: task for name, task in suite["tasks"].items() if not task.get("dynamics")}
 
 
 def _reasons(agents: Row) -> list[str]:

@@ -207,6 +207,8 @@ class EvalConfig(AgentOptions):
     paraphrases: str = "held_out"  # wording of the instructions: train, held_out or all
     split: str = "train"  # which objects, scenes and goals of the task
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
+    # Fixed ones, a factor each and s of delay, e.g. mass 1.4 friction 0.6 delay 0.05
+    dynamics: dict[str, float] = field(default_factory=dict)
     goal: tuple[str, ...] = ("demonstration",)  # of policies that are shown it: see goals.py
     shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
     videos: int = 8  # how many episodes are filmed

@@ -82,6 +82,7 @@ def summarise(config: EvalConfig, rows: Sequence[Row], seconds: float) -> Result
         "held_out_instructions": config.paraphrases == "held_out" and not config.instruction,
         "split": config.split,
         "variations": config.variations,
+        "dynamics": config.dynamics,
         "failures": dict(Counter(row["failure"] for row in rows if row["failure"]).most_common()),
         "grades": {
             name: float(np.mean([row["grades"][name] for row in rows]))

@@ -29,6 +29,7 @@ def make_env(
     env_id: str,
     *,
     variations: Mapping[str, int] | None = None,
+    dynamics: Mapping[str, float] | None = None,
     **options: Any,  # noqa: ANN401 (the task's own)
 ) -> gymnasium.Env:
     """`gymnasium.make`, naming the near matches of an unknown id.
@@ -37,19 +38,24 @@ def make_env(
         env_id: the id; "module:id" imports the module that registers it.
         variations: names and levels of what makes a simulated task harder, see
             `robolearn.envs.variations`.
+        dynamics: fixed factors of its masses and so on by name, see `robolearn.envs.dynamics`.
         options: keyword arguments of the environment.
 
     Raises:
-        ValueError: no such environment, or no such variation of it.
+        ValueError: no such environment, or no such variation or dynamics of it.
     """
     _check_exists(env_id)
     env = gymnasium.make(env_id, **options)
-    if not variations:
-        return env
     # A robot has none, and shall not need MuJoCo to find that out.
-    from robolearn.envs.variations import with_variations
+    if dynamics:
+        from robolearn.envs.dynamics import Dynamics
 
-    return with_variations(env, variations)
+        env = Dynamics(env, dynamics)
+    if variations:
+        from robolearn.envs.variations import with_variations
+
+        env = with_variations(env, variations)
+    return env
 
 
 def spec_of(env_id: str) -> EnvSpec:

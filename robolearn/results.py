@@ -75,10 +75,18 @@ class Result(TypedDict):
     held_out_instructions: bool
     split: NotRequired[str]  # which objects, scenes and goals; older results have train
     variations: NotRequired[Mapping[str, int]]  # names and levels; none: the plain task
+    dynamics: NotRequired[Mapping[str, float]]  # fixed factors, and s of delay; none: as they are
     failures: NotRequired[Mapping[str, int]]  # how many failed why, the most frequent first
     grades: NotRequired[Mapping[str, float]]  # means over the episodes
     goal: NotRequired[Sequence[str]]  # where goal pictures came from; older results have none
     episodes: list[EpisodeResult]
+
+
+def harder(variations: Mapping[str, int], dynamics: Mapping[str, float]) -> list[str]:
+    """What makes a task harder, as parts of a name: ["push2", "dynamics", "mass1.4"]."""
+    varied = [f"{name}{level}" for name, level in sorted(variations.items())]
+    fixed = [f"{name}{value:g}" for name, value in sorted(dynamics.items())]
+    return [*varied, *(["dynamics", *fixed] if fixed else [])]
 
 
 def versions() -> dict[str, str]:

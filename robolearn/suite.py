@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from robolearn.config import config_hash, from_json, to_json
 from robolearn.options import EvalConfig
+from robolearn.results import harder
 
 SUFFIX: Final = ".toml"
 # Settings of an evaluation that are the agent's or the machine's, and not the suite's.
@@ -27,15 +28,18 @@ class SuiteTask:
     env: str  # environment id
     split: str = "train"  # which objects, scenes and goals
     variations: dict[str, int] = field(default_factory=dict)  # name and level
+    dynamics: dict[str, float] = field(default_factory=dict)  # fixed factors by name, s of delay
     instruction: str = ""  # asks for the same goal in every episode
 
     @property
     def label(self) -> str:
-        """Its name in tables and folders: `PickPlace`, `PickPlace-novel_scene`, `Lift-push2`."""
+        """Its name in tables and folders: `PickPlace`, `PickPlace-novel_scene`, `Lift-push2`.
+
+        With fixed dynamics `Lift-dynamics-friction0.6-mass1.4`.
+        """
         name = self.env.rpartition(":")[2].rpartition("/")[2].removesuffix("-v0")
         split = [self.split] if self.split != "train" else []
-        varied = [f"{name}{level}" for name, level in sorted(self.variations.items())]
-        return "-".join([name, *split, *varied])
+        return "-".join([name, *split, *harder(self.variations, self.dynamics)])
 
 
 @dataclass(frozen=True)

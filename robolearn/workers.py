@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 
@@ -55,6 +55,23 @@ class Job:
         return Worker(self)
 
 
+class Runs(Protocol):
+    """What is open in a worker."""
+
+    def run(self, item: Any) -> Any:  # noqa: ANN401
+        """Runs what it gets."""
+
+    def close(self) -> None:
+        """Lets go of everything."""
+
+
+class Opens(Protocol):
+    """What a worker opens: a `Job`, or something else that can be pickled."""
+
+    def open(self) -> Runs:
+        """Makes what runs."""
+
+
 class Worker:
     """One environment and its actor, kept between episodes."""
 
@@ -63,10 +80,10 @@ class Worker:
         self.env = make_vector(job.env_id, 1, job.wrap, **job.env_options)
         self.actor = job.actor(self.env)
 
-    def run(self, seed: int) -> Any:  # noqa: ANN401 (whatever the job reduces to)
+    def run(self, item: int) -> Any:  # noqa: ANN401 (whatever the job reduces to)
         """Runs one seed."""
         options = self.job.reset_options
-        (episode,) = rollout(self.env, self.actor, [seed], options=options)
+        (episode,) = rollout(self.env, self.actor, [item], options=options)
         return self.job.reduce(episode)
 
     def close(self) -> None:
@@ -109,30 +126,45 @@ def run_seeds(job: Job, seeds: Iterable[int], workers: int) -> Generator[Any]:
         seeds: may be endless; only a few are taken ahead of what is consumed.
         workers: processes; 0 runs in this one.
     """
+    with crew(job, workers) as play:
+        yield from play(seeds)
+
+
+@contextmanager
+def crew(job: "Opens", workers: int) -> Iterator[Callable[[Iterable[Any]], Iterator[Any]]]:
+    """Workers that stay until the end of the block, for work of which more comes later.
+
+    Args:
+        job: what they open, and then run on whatever they get, a seed or more.
+        workers: processes; 0 runs in this one.
+
+    Yields:
+        A function from what is to be run to what comes out, in order.
+    """
     if workers == 0:
         with one_thread(), closing(job.open()) as worker:
-            yield from map(worker.run, seeds)
+            yield partial(map, worker.run)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _start, (job,)) as pool:
-        yield from _in_order(pool, iter(seeds), 2 * workers)
+        yield lambda items: _in_order(pool, iter(items), 2 * workers)
 
 
-def _in_order(pool: ProcessPoolExecutor, seeds: Iterator[int], ahead: int) -> Iterator[Any]:
-    pending: list[Future] = [pool.submit(_run, seed) for seed in islice(seeds, ahead)]
+def _in_order(pool: ProcessPoolExecutor, items: Iterator[Any], ahead: int) -> Iterator[Any]:
+    pending: list[Future] = [pool.submit(_run, item) for item in islice(items, ahead)]
     try:
         while pending:
             yield pending.pop(0).result()
-            pending.extend(pool.submit(_run, seed) for seed in islice(seeds, 1))
+            pending.extend(pool.submit(_run, item) for item in islice(items, 1))
     finally:
         for future in pending:
             future.cancel()
 
 
-_job: Job | None = None
+_job: Opens | None = None
 
 
-def _start(job: Job) -> None:
+def _start(job: Opens) -> None:
     """Makes a fresh process a worker."""
     import torch
 
@@ -152,14 +184,14 @@ def _end_with_parent() -> None:
 
 
 @cache
-def _worker() -> Worker:
+def _worker() -> Runs:
     """Opened by the first task, because an error there reaches the caller as it is."""
     assert _job is not None  # the pool ran _start first
     return _job.open()
 
 
-def _run(seed: int) -> Any:  # noqa: ANN401
-    return _worker().run(seed)
+def _run(item: Any) -> Any:  # noqa: ANN401
+    return _worker().run(item)
 
 
 @contextmanager

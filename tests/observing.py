@@ -1,12 +1,24 @@
 """What tests of environments share: episodes as plain arrays, compared bit by bit."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 
 import numpy as np
+from mujoco.batch import MODEL_FIELDS
 
 from robolearn.registry import make_env
 from robolearn.seeding import stream
+
+# The arrays of a model, but for constants of cameras and lights that follow a body, and what they
+# do not hold.
+FOLLOWING = r"(cam|light)_(pos|poscom|mat|dir)0"
+ARRAYS = [
+    field
+    for field in MODEL_FIELDS
+    if not field.startswith("opt.") and not re.fullmatch(FOLLOWING, field)
+]
+HEADLIGHT = "vis.headlight.ambient"
 
 
 def flat(observation, prefix=""):
@@ -36,6 +48,17 @@ def digest(env_id, seed):
     parts = run(env, seed)
     env.close()
     return hashlib.sha256(b"".join(p[k].tobytes() for p in parts for k in sorted(p))).hexdigest()
+
+
+def numbers(model):
+    """All arrays of a model."""
+    arrays = {name: getattr(model, name).copy() for name in ARRAYS}
+    return arrays | {HEADLIGHT: model.vis.headlight.ambient.copy()}
+
+
+def changed(before, after):
+    """Which arrays differ."""
+    return {name for name, value in before.items() if not np.array_equal(value, after[name])}
 
 
 def assert_same(one, other):

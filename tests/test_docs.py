@@ -87,6 +87,14 @@ INSTEAD = {
     "--variations push 2 --episodes 1 --videos 0 --workers 0",
     "robolearn eval --policy runs/demo --variations camera 1 light 2 --videos 0": "robolearn eval "
     "--policy runs/demo --variations camera 1 light 2 --episodes 1 --videos 0 --workers 0",
+    "robolearn eval --policy runs/demo --dynamics mass 1.4 friction 0.6": "robolearn eval "
+    "--policy runs/demo --dynamics mass 1.4 friction 0.6 --episodes 1 --videos 0 --workers 0",
+    "robolearn eval --policy runs/demo --dynamics mass 1.4 friction 0.6 delay 0.05": "robolearn "
+    "eval --policy runs/demo --dynamics mass 1.4 friction 0.6 delay 0.05 --episodes 1 --videos 0 "
+    "--workers 0",
+    "robolearn bench worst --policy runs/demo --level 2 --out runs/worst": "robolearn bench worst "
+    "--policy runs/demo --level 2 --out runs/worst --episodes 1 --evaluations 4 --population 4 "
+    "--fresh 1 --videos 1 --workers 0",
     "robolearn record --out data/varied --variations texture 2 distractors 2": "robolearn record "
     "--out data/varied --variations texture 2 distractors 2 --episodes 1 --workers 0",
     "robolearn train --policy act2goal --data data/cubes --out runs/a2g": "robolearn record "

@@ -1,6 +1,5 @@
 """Domain randomisation: each episode its own world, and none when nothing is asked for."""
 
-import re
 from contextlib import closing
 
 import gymnasium
@@ -8,16 +7,15 @@ import mujoco
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from mujoco.batch import MODEL_FIELDS
-from observing import assert_same, flat, run
+from observing import HEADLIGHT, assert_same, changed, flat, numbers, run
 
 from robolearn import evaluate
 from robolearn.config import load_config
 from robolearn.contract import ActionError, Info
 from robolearn.dataset import EpisodeDataset
 from robolearn.envs.props import HIDDEN, SHAPES, SHOWN
-from robolearn.envs.randomize import RANDOMIZERS, DelayLine, Randomized
-from robolearn.envs.variation import MAX_LEVEL
+from robolearn.envs.randomize import RANDOMIZERS, Randomized
+from robolearn.envs.variation import MAX_LEVEL, DelayLine
 from robolearn.envs.variations import VARIATIONS, with_variations
 from robolearn.options import EvalConfig, RecordConfig
 from robolearn.record import record
@@ -26,32 +24,12 @@ from robolearn.registry import make_env
 IDS = ("robolearn/PickPlace-v0", "robolearn/OpenDrawer-v0", "robolearn/Sort-v0")
 LOOKS = ("camera", "light", "texture", "distractors")
 EVERY = {**dict.fromkeys(RANDOMIZERS, 2), "delay": 2}
-# The arrays of a model, but for constants of cameras and lights that follow a body, and what they
-# do not hold.
-FOLLOWING = r"(cam|light)_(pos|poscom|mat|dir)0"
-ARRAYS = [
-    field
-    for field in MODEL_FIELDS
-    if not field.startswith("opt.") and not re.fullmatch(FOLLOWING, field)
-]
-HEADLIGHT = "vis.headlight.ambient"
 SMALL = {"image_size": (24, 32), "cameras": ("top",)}
 
 
 @pytest.fixture(params=IDS, scope="module")
 def env_id(request):
     return request.param
-
-
-def numbers(model):
-    """All arrays of a model."""
-    arrays = {name: getattr(model, name).copy() for name in ARRAYS}
-    return arrays | {HEADLIGHT: model.vis.headlight.ambient.copy()}
-
-
-def changed(before, after):
-    """Which arrays differ."""
-    return {name for name, value in before.items() if not np.array_equal(value, after[name])}
 
 
 @pytest.fixture(scope="module")
