@@ -302,6 +302,11 @@ class Act2GoalPolicy(FlowPolicy):
         limit = self.config.limit * self.config.hindsight.furthest
         return {"steps_to_goal": steps, "plan_found": (steps <= limit).float()}
 
+    def gist(self, pixels: Mapping[str, Tensor]) -> Tensor:
+        """The autoencoder's latents; see `Policy`."""
+        encode = self.backbone.world.autoencoder.encoder
+        return torch.cat([encode(pixels[name]).flatten(1) for name in self.cameras], 1)
+
     def imagine(self, observation: Batch) -> Imagined:
         """The frames at the hashed steps; see `Policy`."""
         now, goal, steps = self._seen(observation)

@@ -208,6 +208,7 @@ class EvalConfig(AgentOptions):
     split: str = "train"  # which objects, scenes and goals of the task
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
     goal: tuple[str, ...] = ("demonstration",)  # of policies that are shown it: see goals.py
+    goal_data: Path | None = None  # a recording in which --goal words looks for pictures
     shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
     videos: int = 8  # how many episodes are filmed
     workers: int = 2  # processes

@@ -97,6 +97,9 @@ INSTEAD = {
     "--workers 0",
     "robolearn eval --policy runs/a2g --goal top=top.png wrist=wrist.png --episodes 1": "robolearn "
     "eval --policy runs/a2g --goal top=top.png wrist=wrist.png --episodes 1 --videos 0 --workers 0",
+    "robolearn eval --policy runs/a2g --goal words --goal-data data/cubes": "robolearn eval "
+    "--policy runs/a2g --goal words --goal-data data/cubes --episodes 1 --videos 0 --workers 0 "
+    '--instruction "pick up the red cube and put it in the blue bin"',
     "robolearn train --data data/cubes --out runs/shown --policy.goal pictures": "robolearn train "
     "--data data/cubes --out runs/shown --policy.goal pictures --steps 2 --batch-size 4 "
     "--threads 1",
