@@ -55,10 +55,13 @@ class Chunks:
     Attributes:
         actions: (B, n, H, J) absolute joint targets.
         features: (B, n, F) what the policy felt while it made them; critics and verifiers read it.
+        plans: (B, n, 3, N, C), what is seen now, what each is expected to lead to, and the goal, in
+            latents; None of policies that were not asked to plan, see `Fitted.prepare`.
     """
 
     actions: Tensor
     features: Tensor
+    plans: Tensor | None = None
 
 
 @dataclass

@@ -18,6 +18,7 @@ from robolearn.policies.configs import (
     KnnConfig,
     MahalanobisConfig,
     RndConfig,
+    SubgoalFilterConfig,
     TacoConfig,
 )
 from robolearn.policies.improver_configs import (
@@ -190,6 +191,31 @@ class FitConfig:
     noise: float = 0.125  # in these copies, 0..1; 1 draws whole chunks
     executed: int = 4  # only so many first steps of a chunk decide which copy is nearest
     frames: int = 50_000  # of the dataset are looked at, at most; evenly spread
+    seed: int = 0
+    device: str = "cpu"
+    units: Units | None = None  # of the dataset; by default as the policy was trained
+
+    def __post_init__(self) -> None:
+        """Refuses what finds no features.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        for name in ("queries", "executed", "frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 <= self.noise <= 1.0:
+            raise ValueError(f"noise is {self.noise}; give a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Fit a filter to a policy that imagines: a scorer of what its plans are to lead to."""
+
+    base: Path  # the policy: a checkpoint, or a run (its newest checkpoint)
+    data: Path | None = None  # dataset folder; by default what the policy was trained on
+    out: Path | None = None  # where the filter goes; by default into the run, under its kind
+    policy: SubgoalFilterConfig = field(default_factory=SubgoalFilterConfig)
     seed: int = 0
     device: str = "cpu"
     units: Units | None = None  # of the dataset; by default as the policy was trained
