@@ -15,6 +15,7 @@ plan, and the arm stays where it is.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import batched
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -30,14 +31,17 @@ from robolearn.policies.base import (
     Batch,
     Chunks,
     Context,
+    Generators,
     Info,
     Normaliser,
+    Overlap,
 )
 from robolearn.policies.configs import Act2GoalConfig
-from robolearn.policies.denoiser import draws_of
+from robolearn.policies.denoiser import Guide, draws_of
 from robolearn.policies.flow import FlowPolicy, between
 from robolearn.policies.hashing import Hashing
 from robolearn.policies.heads import Prefix, TimeEncoder, TransformerLayer
+from robolearn.policies.planning import Outlook, planned
 from robolearn.policies.temporal_distance import TemporalDistance
 from robolearn.policies.world_model import GROUPS, PLACE, Imagined, WorldModel
 from robolearn.seeding import stream
@@ -160,8 +164,13 @@ class ActionExpert(nn.Module):
 
 
 class Act2GoalPolicy(FlowPolicy):
-    """See the module's docstring."""
+    """See the module's docstring.
 
+    Attributes:
+        planning: each candidate but the first follows frames of its own, imagined from other noise.
+    """
+
+    planning: bool = False
     kind: ClassVar[str] = Act2GoalConfig.kind
     config_type: ClassVar[type[Act2GoalConfig]] = Act2GoalConfig
     config: Act2GoalConfig
@@ -263,7 +272,8 @@ class Act2GoalPolicy(FlowPolicy):
         t = torch.zeros(len(now), 1, device=now.device)
         if not imagines:
             return noise.new_zeros(()), world(now, goal, noise, t, batch["steps"])[1]
-        frames = world.joined(batch["future"]).float()
+        # In full: autocast on a CPU cannot join the halves that the dataset keeps.
+        frames = world.joined({name: x.float() for name, x in batch["future"].items()})
         later, often = (draws_of(rng.random, (len(now), 1)).to(now.device) for _ in range(2))
         t = torch.where(often < PURE, 0.0, later)
         noisy = between(noise, frames, t[..., None, None])
@@ -271,7 +281,7 @@ class Act2GoalPolicy(FlowPolicy):
         error = (velocity.float() - (frames - noise)) * (1.0 - t)[..., None, None]
         return error.square().mean(), features
 
-    def encode(self, observation: Batch, instructions: Sequence[str]) -> Context:
+    def encode(self, observation: Batch, instructions: Sequence[str]) -> Outlook:
         """The world model's features, and what the expert keeps of them; see `Policy`."""
         del instructions  # the goal is shown
         world = self.backbone.world
@@ -281,13 +291,40 @@ class Act2GoalPolicy(FlowPolicy):
         features = world(now, goal, noise, t, known)[1]
         agent_pos = observation["agent_pos"]
         memories = self.backbone.remembered(features, agent_pos)
-        return Context(memories[-1], agent_pos, self.head.prefix(memories, steps))
+        prefix = self.head.prefix(memories, steps)
+        ends = {"now": now, "goal": goal, "steps": steps, "known": known}
+        return Outlook(memories[-1], agent_pos, prefix, **ends)
 
     def _seen(self, observation: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Latents of observation and goal, and the steps between them, not limited to any."""
         world = self.backbone.world
         now, goal = world.see(observation["pixels"]), world.see(observation["goal_pixels"])
         return now, goal, self.backbone.distance.steps(now, goal)
+
+    def sample(self, context: Context, n: int, noise: Generators) -> Chunks:
+        """See `Policy`, and `planning`."""
+        if not self.planning:
+            return super().sample(context, n, noise)
+        apart, plans = planned(self, context, n, noise)
+        return replace(super().sample(apart, n, noise), plans=plans)
+
+    def follow(self, context: Context, n: int, noise: Generators, overlap: Overlap) -> Chunks:
+        """See `Policy`, and `planning`."""
+        if not self.planning:
+            return super().follow(context, n, noise, overlap)
+        apart, plans = planned(self, context, n, noise)
+        return replace(super().follow(apart, n, noise, overlap), plans=plans)
+
+    def denoise(
+        self, x: Tensor, start: int, prefix: Prefix, guide: Guide | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Candidates that have a prefix each are rows of their own; see `DenoisingPolicy`."""
+        if (n := len(prefix[0]) // len(x)) == 1:
+            return super().denoise(x, start, prefix, guide)
+        if guide:
+            guide = replace(guide, towards=guide.towards.repeat_interleave(n, 0))
+        clean, features = super().denoise(x.flatten(0, 1)[:, None], start, prefix, guide)
+        return clean.view(x.shape), features.view(*x.shape[:2], -1)
 
     def finished(self, context: Context, clean: Tensor, features: Tensor) -> Chunks:
         """Where there is no plan, the arm stays where it is; see `DenoisingPolicy`."""
@@ -298,9 +335,15 @@ class Act2GoalPolicy(FlowPolicy):
 
     def notes(self, context: Context) -> dict[str, Tensor]:
         """See `Policy`."""
-        steps = context.cache[0]
+        assert isinstance(context, Outlook)
+        steps = context.steps
         limit = self.config.limit * self.config.hindsight.furthest
         return {"steps_to_goal": steps, "plan_found": (steps <= limit).float()}
+
+    def gist(self, pixels: Mapping[str, Tensor]) -> Tensor:
+        """The autoencoder's latents; see `Policy`."""
+        encode = self.backbone.world.autoencoder.encoder
+        return torch.cat([encode(pixels[name]).flatten(1) for name in self.cameras], 1)
 
     def imagine(self, observation: Batch) -> Imagined:
         """The frames at the hashed steps; see `Policy`."""

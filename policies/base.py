@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from robolearn import checkpoint
 from robolearn.config import to_json
@@ -54,10 +55,13 @@ class Chunks:
     Attributes:
         actions: (B, n, H, J) absolute joint targets.
         features: (B, n, F) what the policy felt while it made them; critics and verifiers read it.
+        plans: (B, n, 3, N, C), what is seen now, what each is expected to lead to, and the goal, in
+            latents; None of policies that were not asked to plan, see `Fitted.prepare`.
     """
 
     actions: Tensor
     features: Tensor
+    plans: Tensor | None = None
 
 
 @dataclass
@@ -144,6 +148,14 @@ class Policy(nn.Module, ABC):
         """What it expects to see from B observations on; None for one that imagines nothing."""
         del observation
         return None
+
+    def gist(self, pixels: Mapping[str, Tensor]) -> Tensor:
+        """What pictures (B, h, w, 3) of its cameras show, (B, F), near where they look alike.
+
+        Here coarse colours; a policy that encodes pictures for themselves knows better.
+        """
+        views = (pixels[name].movedim(-1, 1).float() for name in self.cameras)
+        return torch.cat([adaptive_avg_pool2d(view, 8).flatten(1) for view in views], 1)
 
     def encoder(self) -> nn.Module:
         """The part that makes the tokens of a context, which post-training leaves as it is."""

@@ -331,3 +331,23 @@ class RndConfig:
             ValueError: naming the setting.
         """
         at_least_one(self, "outputs", "hidden", "depth", "steps", "batch_size")
+
+
+@dataclass(frozen=True)
+class SubgoalFilterConfig:
+    """What defines a filter of imagined subgoals."""
+
+    kind: ClassVar[str] = "subgoal-filter"
+    hidden: int = 128  # width of the network
+    depth: int = 2  # residual blocks
+    steps: int = 1000  # of training
+    batch_size: int = 64  # examples a step
+    learning_rate: float = 1e-3  # peak; warms up linearly, then falls to zero as a cosine
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        at_least_one(self, "hidden", "depth", "steps", "batch_size")

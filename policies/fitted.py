@@ -11,6 +11,7 @@ from robolearn import checkpoint
 from robolearn.policies.base import Chunks, Context, Generators, Policy, usable_device
 
 if TYPE_CHECKING:
+    from robolearn.dataset import EpisodeDataset
     from robolearn.sources import Source
 
 
@@ -39,6 +40,14 @@ class Fitted(nn.Module, ABC):
         """
         del executed
 
+    def prepare(self, policy: Policy) -> None:
+        """Asks the policy for what it rates beside chunks and features; here for nothing.
+
+        Raises:
+            CheckpointError: the policy has no such thing.
+        """
+        del policy
+
     @abstractmethod
     def description(self) -> dict[str, Any]:
         """JSON values that rebuild it."""
@@ -64,3 +73,40 @@ class Fitted(nn.Module, ABC):
             scorer = cls.from_description(description)
         checkpoint.assign_weights(scorer, weights, folder)
         return scorer.to(usable_device(device)).eval()
+
+
+class Taught(Fitted):
+    """Fitted by `robolearn train` to one very checkpoint, whose fingerprint is its `base`."""
+
+    base: str
+
+    @classmethod
+    @abstractmethod
+    def fitted_to(
+        cls,
+        policy: Policy,
+        base: str,
+        dataset: "EpisodeDataset",
+        config: Any,  # noqa: ANN401 (of the command, with the method's settings in `policy`)
+    ) -> tuple[Self, dict[str, Any]]:
+        """One that was fitted to a policy and its demonstrations, and figures about it.
+
+        Args:
+            policy: in eval mode.
+            base: the fingerprint of its checkpoint.
+            dataset: the demonstrations.
+            config: `FitConfig`, or what the method has in its place.
+
+        Raises:
+            ValueError: a policy or dataset that cannot be used.
+        """
+
+    def check_base(self, policy: Policy, source: "Source") -> None:
+        """See `Fitted`."""
+        del policy
+        if self.base != (found := source.fingerprint):
+            raise checkpoint.CheckpointError(
+                f"this {self.kind} scorer was fitted to another policy ({self.base[:12]}) than "
+                f"{source.where} ({found[:12]}); "
+                f"fit one with: robolearn train --policy {self.kind} --base {source.where}"
+            )

@@ -19,7 +19,7 @@ from robolearn import checkpoint
 from robolearn.policies.base import Chunks, Context, Generators, Policy
 
 if TYPE_CHECKING:
-    from robolearn.policies.fitted import Fitted
+    from robolearn.policies.fitted import Fitted, Taught
     from robolearn.policies.verifier import Verifier
     from robolearn.sources import Source
 
@@ -120,12 +120,19 @@ VERIFIERS: Final = {
     "mahalanobis": "comparators:Mahalanobis",
     "rnd": "comparators:Rnd",
 }
-FITTED: Final = {**VERIFIERS, "critic": "critic:Critic"}
+# Those that `robolearn train` fits, and those that any command opens.
+TAUGHT: Final = {**VERIFIERS, "subgoal-filter": "subgoal_filter:SubgoalFilter"}
+FITTED: Final = {**TAUGHT, "critic": "critic:Critic"}
 
 
 def verifier_type(kind: str) -> "type[Verifier]":
     """The class of a kind of verifier."""
     return _class(VERIFIERS[kind])
+
+
+def taught_type(kind: str) -> "type[Taught]":
+    """The class of a kind that `robolearn train` fits."""
+    return _class(TAUGHT[kind])
 
 
 def _class(place: str) -> Any:  # noqa: ANN401 (a scorer's class)
@@ -154,7 +161,7 @@ def open_scorer(name: str, policy: Policy, source: "Source", executed: slice = W
     place = source.run / name if name in FITTED else Path(name)
     if not place.exists():
         known = ", ".join([*UNFITTED, *FITTED])
-        how = f"fit one with: robolearn train --policy {name if name in VERIFIERS else 'taco'}"
+        how = f"fit one with: robolearn train --policy {name if name in TAUGHT else 'taco'}"
         how = "fit one with: robolearn improve" if name == "critic" else how
         raise checkpoint.CheckpointError(
             f"there is no scorer {name!r} ({place} does not exist); known are {known} and folders "
@@ -169,4 +176,5 @@ def open_scorer(name: str, policy: Policy, source: "Source", executed: slice = W
     scorer: Fitted = _class(FITTED[description["kind"]]).load(place, str(policy.device))
     scorer.check_base(policy, source)
     scorer.check_executed(executed)
+    scorer.prepare(policy)
     return scorer

@@ -6,6 +6,7 @@ several times, the policy denoises all of these, and the features of that query 
 came nearest to the demonstration.
 """
 
+import time
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robolearn import checkpoint
 from robolearn.config import from_json
+from robolearn.episodes import DatasetError
 from robolearn.policies.base import (
     Chunks,
     Context,
@@ -25,17 +26,18 @@ from robolearn.policies.base import (
     Policy,
     as_tensors,
 )
-from robolearn.policies.fitted import Fitted
+from robolearn.policies.fitted import Taught
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
-    from robolearn.sources import Source
+    from robolearn.options import FitConfig
 
 BATCH = 64  # observations that are searched at once
+LEAST = 16  # features that something can be learned from
 
 
-class Verifier(Fitted):
+class Verifier(Taught):
     """Rates features (N, F); see the module's docstring.
 
     Args:
@@ -51,6 +53,20 @@ class Verifier(Fitted):
         super().__init__()
         self.config, self.size, self.base = config, size, base
         self.features = Normaliser((size,))
+
+    @classmethod
+    def fitted_to(
+        cls, policy: Policy, base: str, dataset: "EpisodeDataset", config: "FitConfig"
+    ) -> tuple[Self, dict[str, Any]]:
+        """See `Taught`."""
+        begin = time.perf_counter()
+        features = _demonstrated(policy, dataset, config)
+        collected = time.perf_counter()
+        torch.manual_seed(config.seed)  # the initial weights
+        verifier = cls(config.policy, features.shape[1], base).to(features.device).train()
+        figures = verifier.fit(features, stream(config.seed, f"fit {cls.kind}"))
+        seconds = {"collect_s": collected - begin, "fit_s": time.perf_counter() - collected}
+        return verifier.eval(), {**seconds, **figures}
 
     @abstractmethod
     def fit(self, features: Tensor, rng: np.random.Generator) -> dict[str, Any]:
@@ -77,16 +93,6 @@ class Verifier(Fitted):
             raise ValueError("the policy's features are not finite; its inputs or weights are bad")
         return self.rate(features).view(chunks.features.shape[:2])
 
-    def check_base(self, policy: Policy, source: "Source") -> None:
-        """See `Fitted`."""
-        del policy
-        if self.base != (found := source.fingerprint):
-            raise checkpoint.CheckpointError(
-                f"this {self.kind} verifier was fitted to another policy ({self.base[:12]}) than "
-                f"{source.where} ({found[:12]}); "
-                f"fit one with: robolearn train --policy {self.kind} --base {source.where}"
-            )
-
     def description(self) -> dict[str, Any]:
         """See `Fitted`."""
         plain = {"config": asdict(self.config), "size": self.size, "base": self.base}
@@ -101,6 +107,30 @@ class Verifier(Fitted):
         """See `Fitted`."""
         config: Any = from_json(cls.config_type, description["config"])
         return cls(config, description["size"], description["base"])
+
+
+def _demonstrated(policy: Policy, dataset: "EpisodeDataset", config: "FitConfig") -> Tensor:
+    """Features (N, F) of frames that are evenly spread.
+
+    Raises:
+        ValueError: too few, or not finite.
+    """
+    frames = len(dataset)
+    wanted = np.unique(np.linspace(0, frames - 1, min(frames, config.frames)).round().astype(int))
+    features = demonstrated_features(
+        policy,
+        dataset,
+        wanted,
+        queries=config.queries,
+        level=config.noise,
+        executed=config.executed,
+        seed=config.seed,
+    )
+    if len(features) < LEAST:
+        raise DatasetError(f"{len(features)} frames are too few to fit a verifier; record more")
+    if not features.isfinite().all():
+        raise ValueError(f"{config.base} has features that are not finite; train it again")
+    return features
 
 
 @torch.inference_mode()

@@ -128,14 +128,21 @@ class WorldModel(nn.Module):
         conditions = [now, self.clean[1] + ahead, self.time(t) + ahead]
         return nn.functional.silu(torch.stack(conditions, 1))[:, :, None]
 
-    @torch.no_grad()
     def imagine(self, now: Tensor, goal: Tensor, steps: Tensor, count: int) -> Tensor:
         """Latents of the frames at the hashed steps (B, T, N, C), in `count` steps from noise."""
-        x = self.start.expand(len(now), -1, -1, -1)
+        return self.plan(now, goal, steps, count, self.start.expand(len(now), -1, -1, -1))[0]
+
+    @torch.no_grad()
+    def plan(
+        self, now: Tensor, goal: Tensor, steps: Tensor, count: int, noise: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The same from this noise (B, T, N, C), and the features of the last step's blocks."""
+        x, features = noise, []
         for k in range(count):
             t = torch.full((len(now), 1), k / count, device=x.device)
-            x = x + self(now, goal, x, t, steps)[0] / count
-        return x
+            velocity, features = self(now, goal, x, t, steps)
+            x = x + velocity / count
+        return x, features
 
     def decode(self, latents: Tensor) -> dict[str, Tensor]:
         """Pictures uint8 (B, T, h, w, 3) of latents (B, T, N, C), by camera."""

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, Final
 
 _TRAIN, _FIT = ("train", "options:TrainConfig"), ("fit", "options:FitConfig")
+_FILTER = ("fit", "options:FilterConfig")
 _IMPROVE = ("improve", "options:ImproveConfig")
 # A command one of whose options names the method that it is about:
 # method -> (module, module:class of the config, module:class of the config's field of that name)
@@ -24,6 +25,7 @@ METHODS: Final = {
         "knn": (*_FIT, "policies.configs:KnnConfig"),
         "mahalanobis": (*_FIT, "policies.configs:MahalanobisConfig"),
         "rnd": (*_FIT, "policies.configs:RndConfig"),
+        "subgoal-filter": (*_FILTER, "policies.configs:SubgoalFilterConfig"),
     },
     "improve": {
         "aloe": (*_IMPROVE, "policies.improver_configs:AloeConfig"),

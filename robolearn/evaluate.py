@@ -35,6 +35,7 @@ from robolearn.imagined import write_strip
 from robolearn.journal import Journal
 from robolearn.options import EvalConfig
 from robolearn.outcomes import row_of, summarise
+from robolearn.recall import Recall
 from robolearn.registry import make_env
 from robolearn.results import EpisodeResult, Result, harder, versions
 from robolearn.rollout import Actor, Options, asking, rollout
@@ -211,6 +212,7 @@ def default_folder(config: EvalConfig) -> Path:
     shuffled = ["shuffled"] * config.shuffle_instructions
     asked = [_plain(config.instruction)] if config.instruction else []
     asked += [] if config.goal == ("demonstration",) else ["goal", *map(_plain, config.goal)]
+    asked += [config.goal_data.name] if config.goal_data else []
     executed = [f"lead{config.lead}"] if config.lead else []
     executed += [f"delay{config.delay}"] if config.delay else []
     executed += ["unguided"] if config.delay and not config.guided else []
@@ -237,8 +239,11 @@ def job_of(config: EvalConfig, told: Mapping[int, str] | None = None) -> Job:
     asked, options = asking(config.instruction), _env_options(config)
     source, shown = source_of(config.policy), None
     if source.goals:
-        shown = goal_wrap(config.goal, source.cameras, config.env, options)
+        recall = partial(Recall, config.goal_data, source.where) if config.goal_data else None
+        shown = goal_wrap(config.goal, source.cameras, config.env, options, recall)
         options |= {"goal_pixels": True} if shown is None else {}
+    elif config.goal_data:
+        raise ValueError(f"{config.policy} is told its goal and shown none; leave out --goal-data")
     return Job(config.env, open_actor, options, asked, partial(_watched, shown), row_of)
 
 

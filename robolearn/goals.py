@@ -6,11 +6,13 @@
 | `scene` | the task's own picture: the goal reached, the arm where it starts |
 | a file | this picture, for a policy with one camera |
 | `CAMERA=FILE` of each camera | these pictures |
+| `words` | the last picture of a recorded episode that did what is told, see `robolearn.recall` |
 
 A picture of another size with the same proportions is scaled; anything else is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,10 +27,28 @@ from robolearn.seeding import stream
 
 DEMONSTRATION: Final = "demonstration"
 SCENE: Final = "scene"
+WORDS: Final = "words"
 ATTEMPTS: Final = 3  # of an expert, which fails now and then
 SKEW: Final = 0.02  # proportions may differ by so much
 Pictures = dict[str, np.ndarray]
 Wrap = Callable[[gymnasium.Env], gymnasium.Env]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The pictures of an episode's goal.
+
+    Attributes:
+        pictures: of each camera, uint8 (H, W, 3).
+        source: the recorded episode that they come from; "" if from none.
+    """
+
+    pictures: Pictures
+    source: str = ""
+
+
+# Of the first observation of an episode, and what `reset` tells about it.
+Maker = Callable[[Mapping[str, Any], Mapping[str, Any]], Goal]
 
 
 class GoalPictures(gymnasium.ObservationWrapper):
@@ -36,28 +56,26 @@ class GoalPictures(gymnasium.ObservationWrapper):
 
     Args:
         env: with "pixels".
-        pictures: makes the goal's pictures of an episode, uint8 (H, W, 3), of its seed and
-            instruction.
+        make: makes the goal of an episode.
     """
 
-    def __init__(self, env: gymnasium.Env, pictures: Callable[[int, str], Pictures]) -> None:
+    def __init__(self, env: gymnasium.Env, make: Maker) -> None:
         super().__init__(env)
         space: Any = env.observation_space
         self.observation_space = spaces.Dict({**space, "goal_pixels": space["pixels"]})
-        self._pictures = pictures
-        self._shown: Pictures = {}
+        self._make, self._goal = make, Goal({})
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Begins an episode, and finds the pictures of its goal."""
         observation, info = self.env.reset(seed=seed, options=options)
-        self._shown = self._pictures(int(info[Info.SEED]), str(info[Info.TASK]))
-        return self.observation(observation), info
+        self._goal = self._make(observation, info)
+        return self.observation(observation), {**info, Info.GOAL_SOURCE: self._goal.source}
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         """The observation with the goal in it."""
-        return {**observation, "goal_pixels": {c: x.copy() for c, x in self._shown.items()}}
+        return {**observation, "goal_pixels": _copied(self._goal.pictures)}
 
 
 class Demonstration:
@@ -76,13 +94,14 @@ class Demonstration:
         if not hasattr(self._task, "expert"):
             raise ValueError("this environment has no expert to demonstrate; give a --goal FILE")
 
-    def __call__(self, seed: int, instruction: str) -> Pictures:
-        """Pictures by camera, uint8 (H, W, 3); of the last of a few attempts if all fail."""
+    def __call__(self, observation: Mapping[str, Any], info: Mapping[str, Any]) -> Goal:
+        """See `Maker`; of the last of a few attempts if all fail."""
+        seed, instruction = int(info[Info.SEED]), str(info[Info.TASK])
         for attempt in range(ATTEMPTS):
             observation, reached = self._play(seed, instruction, f"goal {attempt}")
             if reached:
                 break
-        return {camera: x.copy() for camera, x in observation["pixels"].items()}
+        return Goal(_copied(observation["pixels"]))
 
     def _play(self, seed: int, instruction: str, name: str) -> tuple[dict[str, Any], bool]:
         self._env.reset(seed=seed, options={"instruction": instruction})
@@ -98,6 +117,7 @@ def goal_wrap(
     cameras: Mapping[str, tuple[int, int]],
     env_id: str,
     options: Mapping[str, Any],
+    recall: Callable[[gymnasium.Env], Maker] | None = None,
 ) -> Wrap | None:
     """What puts goal pictures into an environment; None where its own are wanted.
 
@@ -106,10 +126,16 @@ def goal_wrap(
         cameras: those of the policy, and height and width of their pictures.
         env_id: the environment.
         options: its options, without goal pictures.
+        recall: remembers the goals of an environment, for `words`.
 
     Raises:
-        ValueError, OSError: files that are no pictures of these cameras.
+        ValueError, OSError: files that are no pictures of these cameras; words without anything to
+            remember, or the other way round.
     """
+    if (tuple(goal) == (WORDS,)) != (recall is not None):
+        raise ValueError("give --goal words and --goal-data FOLDER, a recording, or none of both")
+    if recall is not None:
+        return partial(_with, recall)
     if tuple(goal) == (SCENE,):
         return None
     if tuple(goal) == (DEMONSTRATION,):
@@ -117,17 +143,20 @@ def goal_wrap(
     return partial(_with_pictures, read_pictures(goal, cameras))
 
 
+def _with(recall: Callable[[gymnasium.Env], Maker], env: gymnasium.Env) -> gymnasium.Env:
+    return GoalPictures(env, recall(env))
+
+
 def _with_demonstration(env_id: str, options: dict[str, Any], env: gymnasium.Env) -> gymnasium.Env:
     return GoalPictures(env, Demonstration(partial(make_env, env_id, **options)))
 
 
 def _with_pictures(pictures: Pictures, env: gymnasium.Env) -> gymnasium.Env:
-    return GoalPictures(env, partial(_always, pictures))
+    return GoalPictures(env, lambda observation, info: Goal(pictures))
 
 
-def _always(pictures: Pictures, seed: int, instruction: str) -> Pictures:
-    del seed, instruction
-    return pictures
+def _copied(pictures: Pictures) -> Pictures:
+    return {camera: picture.copy() for camera, picture in pictures.items()}
 
 
 def read_pictures(goal: Sequence[str], cameras: Mapping[str, tuple[int, int]]) -> Pictures:
@@ -156,10 +185,24 @@ def _read(file: Path, size: tuple[int, int]) -> np.ndarray:
     found = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB) if file.is_file() else None
     if found is None:
         raise OSError(f"{file} is no picture; give a PNG or JPEG file, demonstration or scene")
-    height, width = found.shape[:2]
-    if abs(width * size[0] / (height * size[1]) - 1.0) > SKEW:
+    check_proportions(str(file), found.shape[:2], size)
+    return np.asarray(cv2.resize(found, size[::-1], interpolation=cv2.INTER_AREA))
+
+
+def check_proportions(what: str, found: tuple[int, ...], size: tuple[int, int]) -> None:
+    """Refuses pictures that scaling would distort.
+
+    Args:
+        what: they are, for the error.
+        found: height and width.
+        size: those of the camera.
+
+    Raises:
+        ValueError: other proportions.
+    """
+    (height, width), (rows, columns) = found, size
+    if abs(width * rows / (height * columns) - 1.0) > SKEW:
         raise ValueError(
-            f"{file} is {height}x{width} pixels and the camera {size[0]}x{size[1]}; give a picture "
+            f"{what} is {height}x{width} pixels and the camera {rows}x{columns}; give a picture "
             "of the same proportions, taken by the camera itself"
         )
-    return np.asarray(cv2.resize(found, size[::-1], interpolation=cv2.INTER_AREA))

@@ -46,12 +46,21 @@ class Hindsight:
         indices, steps = self.pairs(rng, count)
         batch = self.get(indices, steps)
         for kind in ("pixels", "goal_pixels"):
-            batch[kind] = {c: _relit(x, self._config.jitter, rng) for c, x in batch[kind].items()}
+            batch[kind] = {c: relit(x, self._config.jitter, rng) for c, x in batch[kind].items()}
         return batch
 
-    def pairs(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Random frames with a later one, int (B,), and steps to a random goal K, int (B,)."""
-        indices = self._starts[rng.integers(len(self._starts), size=count)]
+    def pairs(
+        self, rng: np.random.Generator, count: int, among: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Random frames with a later one, int (B,), and steps to a random goal K, int (B,).
+
+        Args:
+            rng: the source of both.
+            count: B.
+            among: bool (F,), the frames that may be drawn; all unless given.
+        """
+        starts = self._starts if among is None else self._starts[among[self._starts]]
+        indices = starts[rng.integers(len(starts), size=count)]
         drawn = np.exp(rng.uniform(0.0, np.log(self._config.furthest + 1), count)).astype(np.int64)
         steps = np.where(rng.random(count) < self._config.finals, self._config.furthest, drawn)
         return indices, np.minimum(steps, self._furthest(indices))
@@ -103,9 +112,9 @@ class Hindsight:
         return np.clip(self._windows.remaining(indices), 1, self._config.furthest)
 
 
-def _relit(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def relit(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
     """Pictures uint8 (B, h, w, 3) in light of another brightness and colour, each in its own."""
     gain = 1.0 + strength * rng.uniform(-1.0, 1.0, (len(pixels), 1, 1, 3))
     bias = 64.0 * strength * rng.uniform(-1.0, 1.0, (len(pixels), 1, 1, 1))
-    relit = pixels * gain.astype(np.float32) + bias.astype(np.float32)
-    return np.clip(relit, 0.0, 255.0).astype(np.uint8)
+    changed = pixels * gain.astype(np.float32) + bias.astype(np.float32)
+    return np.clip(changed, 0.0, 255.0).astype(np.uint8)

@@ -18,6 +18,7 @@ from robolearn.policies.configs import (
     KnnConfig,
     MahalanobisConfig,
     RndConfig,
+    SubgoalFilterConfig,
     TacoConfig,
 )
 from robolearn.policies.improver_configs import (
@@ -194,6 +195,31 @@ class FitConfig:
     device: str = "cpu"
     units: Units | None = None  # of the dataset; by default as the policy was trained
 
+    def __post_init__(self) -> None:
+        """Refuses what finds no features.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        for name in ("queries", "executed", "frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 <= self.noise <= 1.0:
+            raise ValueError(f"noise is {self.noise}; give a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class FilterConfig:
+    """Fit a filter to a policy that imagines: a scorer of what its plans are to lead to."""
+
+    base: Path  # the policy: a checkpoint, or a run (its newest checkpoint)
+    data: Path | None = None  # dataset folder; by default what the policy was trained on
+    out: Path | None = None  # where the filter goes; by default into the run, under its kind
+    policy: SubgoalFilterConfig = field(default_factory=SubgoalFilterConfig)
+    seed: int = 0
+    device: str = "cpu"
+    units: Units | None = None  # of the dataset; by default as the policy was trained
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(AgentOptions):
@@ -210,6 +236,7 @@ class EvalConfig(AgentOptions):
     # Fixed ones, a factor each and s of delay, e.g. mass 1.4 friction 0.6 delay 0.05
     dynamics: dict[str, float] = field(default_factory=dict)
     goal: tuple[str, ...] = ("demonstration",)  # of policies that are shown it: see goals.py
+    goal_data: Path | None = None  # a recording in which --goal words looks for pictures
     shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
     videos: int = 8  # how many episodes are filmed
     workers: int = 2  # processes

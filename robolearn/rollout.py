@@ -140,19 +140,21 @@ class _Rollout:
         if seed is not None:
             instruction = str(info[Info.TASK][slot])
             self.actor.reset(slot, seed, instruction)
-            self.slots[slot] = _Recording(_env_id(self.env), arm_of(self.env), seed, instruction)
+            source = str(info[Info.GOAL_SOURCE][slot]) if Info.GOAL_SOURCE in info else ""
+            self.slots[slot] = _Recording(
+                env_id=_env_id(self.env),
+                arm=arm_of(self.env),
+                seed=seed,
+                instruction=instruction,
+                goal_source=source,
+            )
 
 
 class _Recording:
     """The frames of one running episode."""
 
-    def __init__(self, env_id: str, arm: ArmSpec, seed: int, instruction: str) -> None:
-        self.header: dict[str, Any] = {
-            "env_id": env_id,
-            "arm": arm,
-            "seed": seed,
-            "instruction": instruction,
-        }
+    def __init__(self, **header: Any) -> None:  # noqa: ANN401 (what is known of it from the start)
+        self.header = header
         self.frames: list[dict[str, Any]] = []
         self.observations: list[dict[str, np.ndarray]] = []
         self.end: dict[str, Any] = {}

@@ -105,6 +105,13 @@ INSTEAD = {
     "--workers 0",
     "robolearn eval --policy runs/a2g --goal top=top.png wrist=wrist.png --episodes 1": "robolearn "
     "eval --policy runs/a2g --goal top=top.png wrist=wrist.png --episodes 1 --videos 0 --workers 0",
+    "robolearn eval --policy runs/a2g --goal words --goal-data data/cubes": "robolearn eval "
+    "--policy runs/a2g --goal words --goal-data data/cubes --episodes 1 --videos 0 --workers 0 "
+    '--instruction "pick up the red cube and put it in the blue bin"',
+    "robolearn train --policy subgoal-filter --base runs/a2g": "robolearn train "
+    "--policy subgoal-filter --base runs/a2g --policy.steps 2",
+    "robolearn eval --policy runs/a2g --scorer subgoal-filter --candidates 4": "robolearn eval "
+    "--policy runs/a2g --scorer subgoal-filter --candidates 4 --episodes 1 --videos 0 --workers 0",
     "robolearn train --data data/cubes --out runs/shown --policy.goal pictures": "robolearn train "
     "--data data/cubes --out runs/shown --policy.goal pictures --steps 2 --batch-size 4 "
     "--threads 1",
