@@ -10,11 +10,12 @@ import pytest
 
 from robolearn import cli
 from robolearn.as_typed import eval_command
-from robolearn.bench_worst import POINTS, BenchWorstConfig, Remembered, worst
+from robolearn.bench_worst import POINTS, BenchWorstConfig, Remembered, _Trials, worst
 from robolearn.evaluate import evaluate
 from robolearn.journal import Journal
 from robolearn.options import EvalConfig
 from robolearn.suite import load_suite
+from robolearn.workers import crew
 from robolearn.worst import Box, grade, score, search
 from robolearn.worst_report import course
 
@@ -168,6 +169,20 @@ def test_a_killed_search_goes_on_and_ends_the_same(tmp_path):
     assert 13 < len(expected) <= 40
     assert {seed for _, seed in whole} == set(range(5))
     assert course(expected)[1][-1] == min(row["successes"] for row in expected) / 5
+
+
+def test_a_crew_plays_every_point_as_one_process_does():
+    """Its workers stay from generation to generation, and open each dynamics anew."""
+    trials = _Trials(EvalConfig(policy="expert", env=REACH))
+    points = [{"mass": 1.5, "delay": 0.08}, {"mass": 1.0, "delay": 0.0}]
+    generations = [[(point, seed) for point in points for seed in (0, 1)], [(points[0], 0)]]
+    outcomes = []
+    for workers in (0, 1):
+        with crew(trials, workers) as play:
+            rows = [row for generation in generations for row in play(generation)]
+        outcomes.append([(row["seed"], row["length"], row["moves"]) for row in rows])
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0][0] == outcomes[0][4] != outcomes[0][2]
 
 
 def config(out, **changes):
