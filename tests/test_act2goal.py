@@ -167,6 +167,14 @@ def test_a_little_of_the_video_is_kept_in_the_second_stage():
     assert torch.isclose(gradients[0.3], 3.0 * gradients[0.1])
 
 
+def test_halves_that_a_dataset_keeps_are_learned_from_in_fewer_bits():
+    batch = batch_of(4, trained=0.0)
+    batch["future"] = {name: x.half() for name, x in batch["future"].items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = policy().loss(batch, stream(0, "loss"))
+    assert torch.isfinite(loss)
+
+
 @pytest.mark.parametrize("steps", [1, HORIZON, 12], ids=["one step", "at hand", "furthest"])
 def test_goals_at_every_distance_are_learned(steps):
     loss, info = policy().loss(batch_of(4, steps, trained=0.0), stream(0, "loss"))
