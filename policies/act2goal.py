@@ -263,7 +263,8 @@ class Act2GoalPolicy(FlowPolicy):
         t = torch.zeros(len(now), 1, device=now.device)
         if not imagines:
             return noise.new_zeros(()), world(now, goal, noise, t, batch["steps"])[1]
-        frames = world.joined(batch["future"]).float()
+        # Autocast on a CPU joins no half precision.
+        frames = world.joined({name: x.float() for name, x in batch["future"].items()})
         later, often = (draws_of(rng.random, (len(now), 1)).to(now.device) for _ in range(2))
         t = torch.where(often < PURE, 0.0, later)
         noisy = between(noise, frames, t[..., None, None])

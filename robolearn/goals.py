@@ -122,10 +122,11 @@ def _with_demonstration(env_id: str, options: dict[str, Any], env: gymnasium.Env
 
 
 def _with_pictures(pictures: Pictures, env: gymnasium.Env) -> gymnasium.Env:
-    return GoalPictures(env, partial(_always, pictures))
+    return GoalPictures(env, partial(always, pictures))
 
 
-def _always(pictures: Pictures, seed: int, instruction: str) -> Pictures:
+def always(pictures: Pictures, seed: int, instruction: str) -> Pictures:
+    """The same pictures in every episode."""
     del seed, instruction
     return pictures
 
