@@ -329,6 +329,15 @@ def test_a_policy_that_is_shown_no_goal_is_refused(toy_run, tmp_path):
         Adaptation(config(toy_run, tmp_path / "out"))
 
 
+def test_a_flow_policy_that_is_shown_its_goal_practises_too(toy_data, tmp_path):
+    shown = replace(toy.TINY, goal="pictures", hindsight=toy.GOALS)
+    train(toy.train_config(toy_data, tmp_path / "base", policy=shown))
+    run = Adaptation(config(tmp_path / "base", tmp_path / "out", goal=("own",)))
+    run.collect(1)
+    run.learn(1)
+    assert changed(weights(tmp_path / "base"), weights(tmp_path / "out"))
+
+
 def test_without_demonstrations_nothing_is_rehearsed(base, tmp_path):
     alone = tmp_path / "alone"
     shutil.copytree(checkpoint.resolve(base), alone)
