@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.checkpoint import CheckpointError, absent, digest
+from robolearn.policies.lora import inject, linear_layers
 
 MODELS: Final = "ROBOLEARN_MODELS"  # variable that names a folder of models
 
@@ -53,17 +54,12 @@ class Frozen:
         """
         if not rank:
             return self
-        from peft import LoraConfig, inject_adapter_in_model
-
         weights = {id(value): value for value in _tensors(self.module)}
         module = deepcopy(self.module, weights)  # another structure around the same weights
         copy = Frozen(module, self.where, self.fingerprint)
         copy.lender = self
-        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=_in_blocks(module))
-        inject_adapter_in_model(config, module)
-        copy.adapters.update(
-            {n.replace(".", "/"): p for n, p in module.named_parameters() if "lora_" in n}
-        )
+        adapters = inject(module, rank, _in_blocks(module))
+        copy.adapters.update({name.replace(".", "/"): p for name, p in adapters.items()})
         return copy
 
     def __call__(self, *args: Any, device: torch.device) -> Any:  # noqa: ANN401
@@ -89,8 +85,7 @@ def _in_blocks(module: nn.Module) -> list[str]:
     Raises:
         ValueError: there are none.
     """
-    linear = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
-    found = [name for name in linear if any(part.isdigit() for part in name.split("."))]
+    found = [n for n in linear_layers(module) if any(part.isdigit() for part in n.split("."))]
     if not found:
         raise ValueError("a model without blocks of linear layers takes no adapters; set rank 0")
     return found

@@ -142,11 +142,21 @@ def levels_chart(name: str, agents: Mapping[str, Sequence[tuple[float, ...]]]) -
         name: of the variation.
         agents: by name the points: level, success, and its interval's ends, 0..1; see `SERIES`.
     """
-    axes = _axes(f"{name}, level", "success")
-    for series, points in zip(SERIES, agents.values(), strict=False):
-        levels, success, low, high = np.array(points).T
-        axes.fill_between(levels, low, high, color=THEME[series], alpha=0.15, linewidth=0)
-        axes.plot(levels, success, "o-", color=THEME[series], linewidth=1.6, markersize=3)
+    return curves_chart(f"{name}, level", agents)
+
+
+def curves_chart(xlabel: str, curves: Mapping[str, Sequence[tuple[float, ...]]]) -> Markup:
+    """Success against whole numbers, in several lines.
+
+    Args:
+        xlabel: what the numbers are.
+        curves: by name the points: number, success, and its interval's ends, 0..1; see `SERIES`.
+    """
+    axes = _axes(xlabel, "success")
+    for series, points in zip(SERIES, curves.values(), strict=False):
+        numbers, success, low, high = np.array(points).T
+        axes.fill_between(numbers, low, high, color=THEME[series], alpha=0.15, linewidth=0)
+        axes.plot(numbers, success, "o-", color=THEME[series], linewidth=1.6, markersize=3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _percents(axes)
     return _svg(axes)

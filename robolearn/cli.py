@@ -58,6 +58,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "record": ("record", "options:RecordConfig", "record demonstrations of a scripted expert"),
     "train": ("train", "options:TrainConfig", "train a policy on a dataset, or fit a verifier"),
     "improve": ("improve", "options:ImproveConfig", "improve a policy by what it experiences"),
+    "adapt": (
+        "adapt",
+        "adapt_options:AdaptConfig",
+        "practise towards goal pictures, without reward",
+    ),
     "online": ("online", "options:OnlineConfig", "learn a task by trying, without demonstrations"),
     "eval": ("evaluate", "options:EvalConfig", "evaluate a policy on unseen seeds"),
     "report": (

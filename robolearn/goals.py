@@ -152,7 +152,13 @@ def _with_demonstration(env_id: str, options: dict[str, Any], env: gymnasium.Env
 
 
 def _with_pictures(pictures: Pictures, env: gymnasium.Env) -> gymnasium.Env:
-    return GoalPictures(env, lambda observation, info: Goal(pictures))
+    return GoalPictures(env, partial(always, pictures))
+
+
+def always(pictures: Pictures, observation: Mapping[str, Any], info: Mapping[str, Any]) -> Goal:
+    """The same goal in every episode, see `Maker`."""
+    del observation, info
+    return Goal(pictures)
 
 
 def _copied(pictures: Pictures) -> Pictures:

@@ -1,61 +1,49 @@
 """`robolearn improve`: a policy gets better by what it experiences.
 
 Every round collects episodes with the current policy, lets the method judge everything collected so
-far, and lets the policy imitate what was judged worth it. The folder is a run like one of
-`robolearn train`, with a checkpoint for each round:
+far, and lets the policy imitate what was judged worth it. The folder holds rounds (`rounds.py`),
+and besides:
 
-    checkpoints/0000002/model   the policy after round 2
-    rounds/2/rollouts           what the policy before it did, a dataset
-    rounds/2/critic             what judged it, if the method has a critic
-    rounds/2/figures.json       the row of the table
+    rounds/2/critic             what judged the policy of round 2, if the method has a critic
     critic                      the newest one, for `--scorer critic`
-
-Every phase is a function of what the phases before left on disk, and leaves something whole or
-nothing. So a run that was cut off at any moment goes on there, and ends with the same table.
 """
 
-import json
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from robolearn import checkpoint
 from robolearn.agent import open_agent
-from robolearn.config import ConfigError, check_same, load_config
+from robolearn.config import check_same
 from robolearn.corrector import corrected
 from robolearn.dataset import EpisodeDataset
-from robolearn.episodes import EpisodeWriter
 from robolearn.evaluate import evaluated
 from robolearn.experience import Experience
 from robolearn.files import AtomicFolder, check_writable, copy_folder
-from robolearn.improve_report import columns_of, write_improve_report
-from robolearn.options import AgentOptions, EvalConfig, ImproveConfig, TrainConfig
+from robolearn.improve_report import COLUMNS, write_improve_report
+from robolearn.options import AgentOptions, EvalConfig, ImproveConfig
 from robolearn.policies import IMPROVERS
 from robolearn.policies.critic import Critic
 from robolearn.policies.improver import Improver
 from robolearn.replay import Reward, replay_of
 from robolearn.results import save_result
+from robolearn.rounds import Rounds, Row, Seconds, demonstrations_of, show, timed
 from robolearn.sources import source_of
 from robolearn.stats import wilson
-from robolearn.workers import Job, make_vector, one_thread, run_seeds
+from robolearn.workers import Job, one_thread
 
 SETTINGS: Final = "improve.json"
 PAGE: Final = "report.html"
 # Options that change nothing of what the rounds leave.
 FREE: Final = ("out", "rounds", "workers", "candidates", "evaluate", "videos")
-Row = dict[str, Any]
+TABLE: Final = {"round": ("Round", "{:d}"), "success": ("Success", "{:.1%}"), **COLUMNS}
 
 
-class Improvement:
+class Improvement(Rounds):
     """One run of `robolearn improve`; see the module's docstring.
 
     Raises:
@@ -67,10 +55,11 @@ class Improvement:
         source = source_of(str(base))
         config = replace(config, base=base, env=config.env or source.env)
         if config.data is None:
-            config = replace(config, data=_demonstrations_of(checkpoint.run_of(base)))
+            config = replace(config, data=demonstrations_of(checkpoint.run_of(base)))
         if not config.env:
             raise ValueError(f"{base} does not say what it was trained on; give --env ID")
-        self.config, self.source = config, source
+        super().__init__(config, base)
+        self.source = source
         self.method: Improver = IMPROVERS[config.algo.kind]()(config.algo)
         check_writable(config.out)
         assert config.data is not None
@@ -102,58 +91,41 @@ class Improvement:
         rows: list[Row] = []
         for number in range(1, self.config.rounds + 1):
             rows.append(self.round(number))
-            show(rows)
+            show(rows, TABLE)
         return rows
 
-    def round(self, number: int) -> Row:
-        """One round, or what was found out in it before."""
-        folder = self._folder(number)
-        if (folder / "figures.json").exists():
-            return json.loads((folder / "figures.json").read_text())["row"]
+    def phases(self, number: int, seconds: Seconds) -> Row:
+        """Collects, and learns; see `Rounds`."""
         Console(stderr=True).print(f"[bold]round {number}[/] collecting")
-        seconds: dict[str, float] = {}
         with timed(seconds, "collect"):
             self.collect(number)
         with timed(seconds, "learn"), one_thread():  # two are slower on a busy machine
             learned = self.learn(number)
-        rollouts = EpisodeDataset(self.rollouts(number))
-        row = {"round": number, **self._outcome(rollouts), **learned}
-        save_result(folder, "figures", self.config, {"row": row, "seconds": seconds})
-        return row
+        return {**self._outcome(EpisodeDataset(self.rollouts(number))), **learned}
 
     def seconds_per_round(self) -> float:
         """Mean seconds of judging and imitating in a round, as measured when it was done."""
-        files = [self._folder(k) / "figures.json" for k in range(1, self.config.rounds + 1)]
-        return float(np.mean([json.loads(f.read_text())["seconds"]["learn"] for f in files]))
+        rounds = range(1, self.config.rounds + 1)
+        return float(np.mean([self.seconds(number)["learn"] for number in rounds]))
 
     def collect(self, number: int) -> None:
         """Lets the policy of the round before act, until the dataset of the round is full."""
         config = self.config
         options = AgentOptions(
-            policy=str(self._policy(number - 1)),
+            policy=str(self.policy(number - 1)),
             replan_every=config.replan_every,
             device=config.device,
         )
         wrap = corrected if config.correct else None
         job = Job(config.env, partial(open_agent, options), self._env_options(), wrap=wrap)
-        with closing(make_vector(config.env, 1, wrap, **job.env_options)) as env:
-            arm, cameras = env.get_attr("arm")[0], dict(self.source.cameras)
         first = config.seed + (number - 1) * config.episodes
-        with EpisodeWriter(
-            self.rollouts(number), arm=arm, fps=arm.control_hz, cameras=cameras
-        ) as writer:
-            missing = range(first + len(writer), first + config.episodes)
-            with closing(run_seeds(job, missing, config.workers)) as episodes:
-                for episode in track(
-                    episodes, "acting", len(missing), console=Console(stderr=True)
-                ):
-                    writer.append(episode)
+        self.record(number, job, self.source.cameras, range(first, first + config.episodes))
 
     def learn(self, number: int) -> Row:
         """Makes the next policy of everything collected so far; figures about it."""
         config = self.config
-        policy = checkpoint.load_policy(self._policy(number - 1), config.device)
-        datasets = [*self.given, *self._rollouts(number)]
+        policy = checkpoint.load_policy(self.policy(number - 1), config.device)
+        datasets = [*self.given, *self._collected(number)]
         judged = config.judged or config.replan_every
         replay = replay_of(datasets, self.reward, executed=judged, stride=config.stride)
         experience = Experience(policy, datasets, replay)
@@ -161,18 +133,18 @@ class Improvement:
         improved = self.method.improve(policy, experience, self._critic(number - 1), seed)
         if improved.critic is not None:
             improved.critic.replan_every = config.replan_every
-            improved.critic.save(self._folder(number) / "critic")
-        with AtomicFolder(config.out / "checkpoints" / f"{number:07d}") as temporary:
+            improved.critic.save(self.folder(number) / "critic")
+        with AtomicFolder(self.checkpoint(number)) as temporary:
             improved.policy.save(temporary / "model")
         if improved.critic is not None:
-            copy_folder(self._folder(number) / "critic", config.out / "critic")
+            copy_folder(self.folder(number) / "critic", config.out / "critic")
         return {"fragments": len(replay.starts), **improved.figures}
 
     def evaluations(self) -> Iterator[tuple[str, EvalConfig]]:
         """The policy alone, and with its critic if it has one; on the same seeds."""
         config, last = self.config, self.config.rounds
         plain = EvalConfig(
-            policy=str(self._policy(last)),
+            policy=str(self.policy(last)),
             out=config.out / f"eval-{last}-actor",
             env=config.env,
             replan_every=config.replan_every,
@@ -183,29 +155,16 @@ class Improvement:
             device=config.device,
         )
         yield "actor", plain
-        critic = self._folder(last) / "critic"
+        critic = self.folder(last) / "critic"
         if critic.exists():
             out, count = config.out / f"eval-{last}-selected{config.candidates}", config.candidates
             yield "selected", replace(plain, out=out, scorer=str(critic), candidates=count)
 
-    def rollouts(self, number: int) -> Path:
-        """Where the episodes of a round are."""
-        return self._folder(number) / "rollouts"
-
-    def _folder(self, number: int) -> Path:
-        return self.config.out / "rounds" / str(number)
-
-    def _policy(self, number: int) -> Path:
-        """The policy after a round; after none, the base."""
-        if not number:
-            return self.config.base
-        return self.config.out / "checkpoints" / f"{number:07d}" / "model"
-
     def _critic(self, number: int) -> Critic | None:
-        folder = self._folder(number) / "critic"
+        folder = self.folder(number) / "critic"
         return Critic.load(folder, self.config.device) if folder.exists() else None
 
-    def _rollouts(self, number: int) -> list[EpisodeDataset]:
+    def _collected(self, number: int) -> list[EpisodeDataset]:
         return [EpisodeDataset(self.rollouts(k)) for k in range(1, number + 1)]
 
     def _env_options(self) -> dict[str, Any]:
@@ -228,45 +187,6 @@ class Improvement:
             "per_hour": wins / hours,
             "steps": int(table.length.sum()),
         }
-
-
-def _demonstrations_of(run: Path) -> Path:
-    """What a run was trained on, or improved with.
-
-    Raises:
-        ValueError: it does not say.
-    """
-    try:
-        if (run / SETTINGS).exists():
-            found = load_config(ImproveConfig, run, SETTINGS, base=run, out=run).data
-            assert found is not None  # it was noted
-            return found
-        return load_config(TrainConfig, run).data
-    except ConfigError as error:
-        raise ValueError(
-            f"{run} does not say what it was trained on; give --data FOLDER"
-        ) from error
-
-
-@contextmanager
-def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Adds the seconds that something takes."""
-    begin = time.perf_counter()
-    yield
-    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
-
-
-def show(rows: list[Row]) -> None:
-    """Prints the table of the rounds so far."""
-    columns = columns_of(rows)
-    table = Table("Round", "Success", *[label for label, _ in columns.values()])
-    for row in rows:
-        cells = [
-            "" if row.get(key) is None else form.format(row[key])
-            for key, (_, form) in columns.items()
-        ]
-        table.add_row(str(row["round"]), f"{row['success']:.1%}", *cells)
-    Console(stderr=True).print(table)
 
 
 def improve(config: ImproveConfig) -> Row:

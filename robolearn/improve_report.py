@@ -1,12 +1,12 @@
 """The page of `robolearn improve`: success by round, what judged it, and what came out."""
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from robolearn.files import write_atomic
 from robolearn.pages import page
+from robolearn.rounds import columns_of
 
 # Columns of the table of rounds beside round and success: what a row may have, its name and form.
 COLUMNS: Final = {
@@ -23,15 +23,6 @@ COLUMNS: Final = {
     "actor_loss": ("Loss of the policy", "{:.3f}"),
 }
 OUTCOMES: Final = {"actor": "the policy alone", "selected": "the critic's choice"}
-
-
-def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
-    """Those of `COLUMNS` that some round has."""
-    return {
-        key: column
-        for key, column in COLUMNS.items()
-        if any(row.get(key) is not None for row in rows)
-    }
 
 
 def write_improve_report(summary: Path, out: Path) -> None:
@@ -52,7 +43,7 @@ def write_improve_report(summary: Path, out: Path) -> None:
     calibrated = [row["calibration"] for row in rows if row.get("calibration")]
     values = {
         "result": result,
-        "columns": columns_of(rows),
+        "columns": columns_of(rows, COLUMNS),
         "outcomes": {name: text for name, text in OUTCOMES.items() if name in result},
         "rounds": rounds_chart([tuple(row[key] for key in keys) for row in rows]),
         "calibration": calibration_chart(calibrated[-1]) if calibrated else None,

@@ -44,6 +44,30 @@ COLLECTED: Final = 3_000_000  # the first seed for what a policy experiences
 Preset = Literal["demo", "long", "tiny"]
 
 
+def check_at_least(config: object, least: int, *names: str) -> None:
+    """Refuses smaller numbers.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name in names:
+        if getattr(config, name) < least:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} is {getattr(config, name)}; give it {least} or more")
+
+
+def check_collected(seed: int) -> None:
+    """Refuses seeds of evaluations and demonstrations.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if seed < COLLECTED:
+        raise ValueError(
+            f"--seed is {seed}; seeds below {COLLECTED} belong to evaluations and demonstrations"
+        )
+
+
 @dataclass(frozen=True)
 class DemoConfig:
     """Record, train, evaluate and report, in one go."""
@@ -113,10 +137,7 @@ class ServeConfig:
         Raises:
             ValueError: naming the option.
         """
-        for name in ("candidates", "batch", "clients", "max_mib"):
-            if getattr(self, name) < 1:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option} is {getattr(self, name)}; give it 1 or more")
+        check_at_least(self, 1, "candidates", "batch", "clients", "max_mib")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,13 +263,6 @@ class EvalConfig(AgentOptions):
     workers: int = 2  # processes
 
 
-def _check_collected(seed: int) -> None:
-    if seed < COLLECTED:
-        raise ValueError(
-            f"--seed is {seed}; seeds below {COLLECTED} belong to evaluations and demonstrations"
-        )
-
-
 Improve = (
     AloeConfig
     | BcConfig
@@ -294,11 +308,9 @@ class ImproveConfig:
         Raises:
             ValueError: naming the option.
         """
-        for name in ("rounds", "episodes", "replan_every", "stride", "candidates", "evaluate"):
-            if getattr(self, name) < 1:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option} is {getattr(self, name)}; give it 1 or more")
-        _check_collected(self.seed)
+        counts = ("rounds", "episodes", "replan_every", "stride", "candidates", "evaluate")
+        check_at_least(self, 1, *counts)
+        check_collected(self.seed)
         if self.judged < 0 or (self.judged or self.replan_every) % self.stride:
             raise ValueError(
                 f"--judged is {self.judged}, --replan-every {self.replan_every} and --stride "
@@ -326,10 +338,8 @@ class OnlineConfig:
         Raises:
             ValueError: naming the option.
         """
-        for name in ("stages", "iterations", "episodes", "slots", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} is {getattr(self, name)}; give it 1 or more")
-        _check_collected(self.seed)
+        check_at_least(self, 1, "stages", "iterations", "episodes", "slots", "threads")
+        check_collected(self.seed)
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,12 @@ INSTEAD = {
     "--policy subgoal-filter --base runs/a2g --policy.steps 2",
     "robolearn eval --policy runs/a2g --scorer subgoal-filter --candidates 4": "robolearn eval "
     "--policy runs/a2g --scorer subgoal-filter --candidates 4 --episodes 1 --videos 0 --workers 0",
+    "robolearn adapt --policy runs/a2g --env robolearn/PickPlace-v0 --split novel_scene "
+    "--minutes 10 --out runs/adapted": "robolearn adapt --policy runs/a2g --env "
+    "robolearn/PickPlace-v0 --split novel_scene --out runs/adapted --rounds 1 --episodes 1 "
+    "--steps 8 --updates 2 --batch-size 4 --evaluate 1 --workers 0",
+    "robolearn eval --policy runs/adapted --split novel_scene": "robolearn eval --policy "
+    "runs/adapted --split novel_scene --episodes 1 --videos 0 --workers 0",
     "robolearn train --data data/cubes --out runs/shown --policy.goal pictures": "robolearn train "
     "--data data/cubes --out runs/shown --policy.goal pictures --steps 2 --batch-size 4 "
     "--threads 1",

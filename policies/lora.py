@@ -1,0 +1,43 @@
+"""Adapters of low rank beside linear layers, and how they become part of the weights.
+
+    y = W x + (alpha / r) B A x        A (r, in) random, B (out, r) zero at first
+
+Hu et al. 2022, "LoRA", arXiv 2106.09685, section 4.1, with alpha = r. A fresh adapter changes
+nothing; merged, W becomes W + B A and the model is like any other.
+"""
+
+from collections.abc import Collection
+
+from torch import nn
+
+
+def linear_layers(module: nn.Module) -> list[str]:
+    """The names of its linear layers."""
+    return [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
+
+
+def inject(module: nn.Module, rank: int, layers: Collection[str]) -> dict[str, nn.Parameter]:
+    """Puts fresh adapters beside layers, in place; all that is left to learn, by name.
+
+    Args:
+        module: whose other weights stay as they are.
+        rank: r.
+        layers: names of linear layers.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    module.requires_grad_(requires_grad=False)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers))
+    inject_adapter_in_model(config, module)
+    return {name: p for name, p in module.named_parameters() if "lora_" in name}
+
+
+def merge(module: nn.Module) -> None:
+    """Adds the adapters to the weights that they are beside, and removes them, in place."""
+    from peft.tuners.lora import LoraLayer
+
+    for name, part in list(module.named_modules()):
+        if isinstance(part, LoraLayer):
+            part.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(module.get_submodule(parent), child, part.get_base_layer())
