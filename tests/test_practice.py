@@ -23,7 +23,7 @@ def test_the_task_s_own_picture_is_that_of_an_evaluation():
     assert goal_wrap(["scene"], {"top": (24, 42)}, REACH, SMALL) is None
     observation, info = make_env(REACH, **SMALL, goal_pixels=True).reset(seed=3)
     assert info[Info.SEED] == 3
-    shown = Scene(MAKE)(3, info[Info.TASK])
+    shown = Scene(MAKE)(observation, info).pictures
     assert (shown["top"] == observation["goal_pixels"]["top"]).all()
 
 
@@ -31,14 +31,15 @@ def test_an_excursion_shows_the_arm_elsewhere_in_the_same_scene():
     excursion = Excursion(partial(make_env, toy.ENV_ID))
     env = gymnasium.make(toy.ENV_ID)
     observation, info = env.reset(seed=3)
-    one, again, other = (excursion(seed, info[Info.TASK]) for seed in (3, 3, 4))
+    one, again, other = (
+        excursion(observation, {**info, Info.SEED: seed}).pictures for seed in (3, 3, 4)
+    )
     assert one.keys() == observation["pixels"].keys()
     assert all((one[camera] == again[camera]).all() for camera in one)
     assert (one["top"] != other["top"]).any()
-    moved, _ = MAKE().reset(seed=3)
-    assert (
-        Excursion(MAKE)(3, MAKE().reset(seed=3)[1][Info.TASK])["top"] != moved["pixels"]["top"]
-    ).any()
+    began, info = MAKE().reset(seed=3)
+    moved = Excursion(MAKE)(began, info).pictures
+    assert (moved["top"] != began["pixels"]["top"]).any()
 
 
 def test_practice_hides_what_it_came_to_and_lasts_as_told():
