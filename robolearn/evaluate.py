@@ -190,7 +190,7 @@ def default_folder(config: EvalConfig) -> Path:
     named = [
         value.rpartition("/")[2]
         for value, usual in (
-            (config.env.rpartition(":")[2], source.env),
+            (config.env.rpartition(":")[2], source.env.rpartition(":")[2]),
             (config.split, "train"),
             (config.paraphrases, "held_out"),
         )

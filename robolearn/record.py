@@ -94,7 +94,10 @@ def _expert(config: RecordConfig) -> Demonstrator:
     with closing(make_env(config.env, **task_options(config))) as env:
         task: Any = env.unwrapped
     if not hasattr(task, "expert"):
-        raise ValueError(f"{config.env} has no scripted expert; only simulated tasks have one")
+        raise ValueError(
+            f"{config.env} has no scripted expert; those of robolearn's simulated tasks and of "
+            "Meta-World have one (see `robolearn envs`)"
+        )
     options = task_options(config)
     if config.pursued and not config.variations.get("label"):
         raise ValueError("--pursued is what wrong labels hide: give --variations label 4, too")

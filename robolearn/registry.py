@@ -12,6 +12,8 @@ import robolearn.envs  # noqa: F401  (registers the tasks)
 import robolearn.hardware  # noqa: F401  (registers the arm)
 
 PREFIX = "robolearn/"
+# beginning of an id -> module:function that gives its spec; gymnasium knows all others
+ELSEWHERE = {"foreign:": "envs.foreign:spec"}
 
 
 def env_ids() -> list[str]:
@@ -34,7 +36,8 @@ def make_env(
     """`gymnasium.make`, naming the near matches of an unknown id.
 
     Args:
-        env_id: the id; "module:id" imports the module that registers it.
+        env_id: the id; "module:id" imports the module that registers it, and "foreign:id" is a
+            task of another package, see `robolearn.envs.foreign`.
         variations: names and levels of what makes a simulated task harder, see
             `robolearn.envs.variations`.
         options: keyword arguments of the environment.
@@ -42,8 +45,7 @@ def make_env(
     Raises:
         ValueError: no such environment, or no such variation of it.
     """
-    _check_exists(env_id)
-    env = gymnasium.make(env_id, **options)
+    env = gymnasium.make(_elsewhere(env_id) or _existing(env_id), **options)
     if not variations:
         return env
     # A robot has none, and shall not need MuJoCo to find that out.
@@ -61,14 +63,24 @@ def spec_of(env_id: str) -> EnvSpec:
     Raises:
         ValueError: no such environment.
     """
+    if spec := _elsewhere(env_id):
+        return spec
     module, _, name = env_id.rpartition(":")
     if module:
         import_module(module)
-    _check_exists(name)
-    return gymnasium.spec(name)
+    return gymnasium.spec(_existing(name))
 
 
-def _check_exists(env_id: str) -> None:
+def _elsewhere(env_id: str) -> EnvSpec | None:
+    for beginning, place in ELSEWHERE.items():
+        if env_id.startswith(beginning):
+            module, _, function = place.partition(":")
+            return getattr(import_module(f"robolearn.{module}"), function)(env_id)
+    return None
+
+
+def _existing(env_id: str) -> str:
     if ":" not in env_id and env_id not in gymnasium.registry:
         near = get_close_matches(env_id, env_ids(), n=3, cutoff=0.0)
         raise ValueError(f"no environment {env_id!r}; near matches: {', '.join(near)}")
+    return env_id
