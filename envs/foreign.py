@@ -25,9 +25,8 @@ from robolearn.contract import (
     observation_space,
     wish,
 )
-from robolearn.envs import foreign_doors
-from robolearn.envs.foreign_packages import PREFIX, kind_of, python_for
-from robolearn.envs.foreign_worker import Away
+from robolearn.envs.foreign_packages import PREFIX, kind_of, python_for, versions_for
+from robolearn.envs.foreign_worker import Away, door_of
 
 OBS_TYPES: Final = ("pixels_agent_pos", "state")
 
@@ -74,6 +73,7 @@ class Foreign(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.action_space = action_space(self.arm)
         state_size = told["state_size"] if obs_type == "state" else 0
         self.observation_space = _space(self.arm, self.active_cameras, self.image_size, state_size)
+        self._names = tuple(self.observation_space)
         self.task_description, self.episode_seed, self._return = "", 0, 0.0
 
     @property
@@ -117,7 +117,7 @@ class Foreign(gymnasium.Env[dict[str, Any], np.ndarray]):
 
     def _observe(self, told: dict[str, Any]) -> dict[str, Any]:
         told = {**told, "agent_effort": np.zeros(self.arm.size, np.float32)}  # no package tells any
-        return {name: told[name] for name in self.observation_space}
+        return {name: told[name] for name in self._names}
 
     def _info(
         self, requested: np.ndarray, sent: np.ndarray, told: dict[str, Any]
@@ -189,6 +189,16 @@ def _registered(name: str) -> EnvSpec:
     return gymnasium.spec(plain)
 
 
+def versions(env_id: str) -> dict[str, str]:
+    """The versions that a task depends on, where it runs.
+
+    Raises:
+        ValueError: its package is not installed.
+    """
+    kind = kind_of(env_id.removeprefix(PREFIX))
+    return versions_for(kind.package) if kind else {}
+
+
 def open_door(name: str, cameras: Sequence[str] | None, size: Sequence[int]) -> Any:  # noqa: ANN401
     """The door of a task, here or in a process of its own; see `foreign_doors.Door`.
 
@@ -198,7 +208,7 @@ def open_door(name: str, cameras: Sequence[str] | None, size: Sequence[int]) -> 
     kind = kind_of(name)
     if kind and (python := python_for(kind.package)):
         return Away(python, kind.door, name, cameras, size)
-    return getattr(foreign_doors, kind.door if kind else "Door")(name, cameras, size)
+    return door_of(kind.door if kind else "foreign_doors:Door")(name, cameras, size)
 
 
 def _arm(name: str, told: dict[str, Any]) -> ArmSpec:

@@ -7,12 +7,12 @@ packages exclude robolearn's version of MuJoCo.
 
 import os
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from robolearn import venvs
 
@@ -42,7 +42,7 @@ class Kind(NamedTuple):
     """Tasks whose ids begin alike."""
 
     package: str  # in `PACKAGES`
-    door: str  # class in `foreign_doors`
+    door: str  # module:class
     steps: int  # time limit, the package's own
     scripted: bool = False  # whether it has an expert
 
@@ -67,11 +67,11 @@ PACKAGES: Final = {
     ),
 }
 KINDS: Final = {
-    "gym_pusht/": Kind("pusht", "PushT", 300),
-    "gym_aloha/": Kind("aloha", "Aloha", 300),
-    "Fetch": Kind("robotics", "Fetch", 50),
-    "FrankaKitchen": Kind("robotics", "Kitchen", 280),
-    "metaworld/": Kind("metaworld", "MetaWorld", 500, scripted=True),
+    "gym_pusht/": Kind("pusht", "foreign_pusht:PushT", 300),
+    "gym_aloha/": Kind("aloha", "foreign_aloha:Aloha", 300),
+    "Fetch": Kind("robotics", "foreign_robotics:Fetch", 50),
+    "FrankaKitchen": Kind("robotics", "foreign_robotics:Kitchen", 280),
+    "metaworld/": Kind("metaworld", "foreign_metaworld:MetaWorld", 500, scripted=True),
 }
 
 
@@ -144,13 +144,9 @@ def versions_for(package: str) -> dict[str, str]:
     wanted = {Requirement(text).name for text in PACKAGES[package].requirements}
     wanted = (wanted | {"mujoco", "gymnasium", "numpy"}) - {"setuptools", "packaging"}
     python = python_for(package)
-    where = {} if python is None else {"path": _libraries(python)}
-    found = {canonicalize_name(d.name): d.version for d in distributions(**where)}
-    return {name: found[name] for name in sorted(wanted) if name in found}
-
-
-def _libraries(python: Path) -> list[str]:
-    return [str(path) for path in python.parent.parent.glob("lib/python*/site-packages")]
+    libraries = python.parent.parent.glob("lib/python*/site-packages") if python else sys.path
+    installed = distributions(path=[str(folder) for folder in libraries])
+    return {d.name: d.version for d in installed if d.name in wanted}
 
 
 def _holds(requirement: Requirement) -> bool:

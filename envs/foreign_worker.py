@@ -15,8 +15,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class Away:
 
     Args:
         python: the interpreter of a virtual environment.
-        kind: the door's class.
+        kind: the door, "module:class" among these modules.
         name: see `Door`, as are the others.
         cameras: which to draw.
         size: height and width, pixels.
@@ -130,7 +131,7 @@ def main() -> None:
         try:
             if name == "open":
                 kind, *arguments = arguments
-                door, value = getattr(_doors(), kind)(*arguments), None
+                door, value = door_of(kind)(*arguments), None
             else:
                 value = getattr(door, name)(*arguments)
             message = encode(["value", value])
@@ -141,15 +142,24 @@ def main() -> None:
         print(message, file=answers, flush=True)
 
 
-def _doors() -> Any:  # noqa: ANN401
-    """The module beside this file; robolearn is not installed here."""
-    spec = spec_from_file_location("foreign_doors", Path(__file__).with_name("foreign_doors.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def door_of(kind: str) -> Any:  # noqa: ANN401
+    """The class of a door.
+
+    Args:
+        kind: "module:class" among these modules.
+    """
+    module, _, name = kind.partition(":")
+    return getattr(import_module(f"robolearn.envs.{module}"), name)
+
+
+def _pretend() -> None:
+    """Makes the doors importable under their names, without what robolearn itself needs."""
+    here = Path(__file__).parent
+    for name, folder in (("robolearn", here.parent), ("robolearn.envs", here)):
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__path__ = [str(folder)]
 
 
 if __name__ == "__main__":
+    _pretend()
     main()

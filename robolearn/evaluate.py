@@ -34,7 +34,7 @@ from robolearn.imagined import write_strip
 from robolearn.journal import Journal
 from robolearn.options import EvalConfig
 from robolearn.outcomes import row_of, summarise
-from robolearn.registry import make_env
+from robolearn.registry import env_versions, make_env
 from robolearn.results import EpisodeResult, Result, versions
 from robolearn.rollout import Actor, Options, asking, rollout
 from robolearn.sources import Source, source_of
@@ -113,7 +113,8 @@ def _resolved(config: EvalConfig) -> tuple[EvalConfig, Source]:
 def _about(config: EvalConfig, source: Source) -> Row:
     """All that the episodes depend on; with other weights or versions they would be others."""
     settings = {key: value for key, value in to_json(config).items() if key not in FREE}
-    return {**settings, "fingerprint": source.fingerprint, "versions": versions()}
+    used = versions() | env_versions(config.env)
+    return {**settings, "fingerprint": source.fingerprint, "versions": used}
 
 
 def _play(

@@ -21,7 +21,7 @@ from robolearn.dataset import EpisodeDataset
 from robolearn.envs.render import gl_renderer
 from robolearn.episodes import Episode, EpisodeWriter
 from robolearn.options import RecordConfig
-from robolearn.registry import make_env
+from robolearn.registry import env_versions, make_env
 from robolearn.robot import as_vector, kept_episodes, open_robot, open_simulated
 from robolearn.rollout import Observation, asking
 from robolearn.workers import Job, run_seeds
@@ -108,7 +108,9 @@ def _expert(config: RecordConfig) -> Demonstrator:
             yield from (e for e in recorded if config.keep_failures or e.success.any())
 
     cameras = dict.fromkeys(task.active_cameras, config.image_size)
-    notes = {"env_options": options, "renderer": gl_renderer()}
+    notes: dict[str, Any] = {"env_options": options, "renderer": gl_renderer()}
+    if versions := env_versions(config.env):
+        notes["versions"] = versions
     return Demonstrator(task.arm, cameras, notes, episodes)
 
 

@@ -12,8 +12,8 @@ import robolearn.envs  # noqa: F401  (registers the tasks)
 import robolearn.hardware  # noqa: F401  (registers the arm)
 
 PREFIX = "robolearn/"
-# beginning of an id -> module:function that gives its spec; gymnasium knows all others
-ELSEWHERE = {"foreign:": "envs.foreign:spec"}
+# beginning of an id -> module with `spec` and `versions` of it; gymnasium knows all others
+ELSEWHERE = {"foreign:": "envs.foreign"}
 
 
 def env_ids() -> list[str]:
@@ -45,7 +45,8 @@ def make_env(
     Raises:
         ValueError: no such environment, or no such variation of it.
     """
-    env = gymnasium.make(_elsewhere(env_id) or _existing(env_id), **options)
+    module = _elsewhere(env_id)
+    env = gymnasium.make(module.spec(env_id) if module else _existing(env_id), **options)
     if not variations:
         return env
     # A robot has none, and shall not need MuJoCo to find that out.
@@ -63,20 +64,27 @@ def spec_of(env_id: str) -> EnvSpec:
     Raises:
         ValueError: no such environment.
     """
-    if spec := _elsewhere(env_id):
-        return spec
+    if elsewhere := _elsewhere(env_id):
+        return elsewhere.spec(env_id)
     module, _, name = env_id.rpartition(":")
     if module:
         import_module(module)
     return gymnasium.spec(_existing(name))
 
 
-def _elsewhere(env_id: str) -> EnvSpec | None:
-    for beginning, place in ELSEWHERE.items():
-        if env_id.startswith(beginning):
-            module, _, function = place.partition(":")
-            return getattr(import_module(f"robolearn.{module}"), function)(env_id)
-    return None
+def env_versions(env_id: str) -> dict[str, str]:
+    """The versions of packages that an environment runs with, where they are not robolearn's own.
+
+    Raises:
+        ValueError: the environment's package is not installed.
+    """
+    elsewhere = _elsewhere(env_id)
+    return elsewhere.versions(env_id) if elsewhere else {}
+
+
+def _elsewhere(env_id: str) -> Any:  # noqa: ANN401 (a module)
+    found = (module for start, module in ELSEWHERE.items() if env_id.startswith(start))
+    return next((import_module(f"robolearn.{module}") for module in found), None)
 
 
 def _existing(env_id: str) -> str:

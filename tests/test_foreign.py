@@ -18,6 +18,7 @@ from robolearn.envs.foreign_worker import Away, decode, encode
 from robolearn.registry import make_env, spec_of
 
 TOY = "foreign:strangers:Slider-v0"
+pytestmark = pytest.mark.filterwarnings("ignore:.*infinity")  # the contract wants it so
 EVERY = [(package, PREFIX + name) for package, known in PACKAGES.items() for name in known.ids]
 
 
@@ -115,7 +116,7 @@ def test_messages_travel_unchanged():
 def away(monkeypatch, tmp_path):
     """The toy in a process of its own, which does not know robolearn."""
     package = Package(("no-such-package",), ("strangers:Slider-v0",))
-    kind = foreign_packages.Kind("toys", "Door", strangers.STEPS)
+    kind = foreign_packages.Kind("toys", "foreign_doors:Door", strangers.STEPS)
     monkeypatch.setitem(PACKAGES, "toys", package)
     monkeypatch.setitem(foreign_packages.KINDS, "strangers:", kind)
     python, tests = tmp_path / "python", Path(strangers.__file__).parent
