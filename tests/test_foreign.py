@@ -1,5 +1,6 @@
 """Tasks of other packages behind the contract: a toy of no package at all, and the real ones."""
 
+import json
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -12,9 +13,12 @@ from observing import assert_same, run
 
 from robolearn.cli import main
 from robolearn.contract import ActionError, Info
+from robolearn.dataset import EpisodeDataset
 from robolearn.envs import foreign_packages
 from robolearn.envs.foreign_packages import PACKAGES, PREFIX, Package
 from robolearn.envs.foreign_worker import Away, decode, encode
+from robolearn.options import RecordConfig
+from robolearn.record import record
 from robolearn.registry import make_env, spec_of
 
 TOY = "foreign:strangers:Slider-v0"
@@ -178,3 +182,16 @@ def test_real_packages_keep_the_contract(package, env_id):
             assert picture.shape == (24, 32, 3)
             assert picture.std() > 5
         np.testing.assert_array_equal(observation["agent_pos"], first[0]["agent_pos"])
+
+
+def test_meta_worlds_script_demonstrates(tmp_path):
+    if foreign_packages.state_of("metaworld") == "missing":
+        pytest.skip(foreign_packages.how_to_install("metaworld"))
+    env_id = "foreign:metaworld/reach-v3"
+    record(RecordConfig(out=tmp_path, env=env_id, obs_type="state", episodes=2, workers=0))
+    dataset = EpisodeDataset(tmp_path)
+    assert dataset.episodes.success.all()
+    assert dataset.episodes.env_id == (env_id,) * 2
+    assert dataset.arm.joints == ("dx", "dy", "dz", "gripper")
+    setup = json.loads((tmp_path / "meta" / "robolearn.json").read_text())
+    assert setup["notes"]["versions"]["metaworld"]
