@@ -107,10 +107,10 @@ def install(package: str) -> Path:
 
 
 def state_of(package: str) -> str:
-    """How a package is installed, in words."""
+    """Where a package is installed, in words."""
     if PACKAGES[package].is_here():
-        return "installed"
-    return "installed, on its own" if venvs.python_of(folder_of(package)) else "missing"
+        return "here"
+    return "on its own" if venvs.python_of(folder_of(package)) else "missing"
 
 
 def how_to_install(package: str) -> str:

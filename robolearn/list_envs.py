@@ -7,7 +7,7 @@ from importlib import import_module
 
 import gymnasium
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from robolearn.envs.foreign_packages import PACKAGES, PREFIX, install, kind_of, state_of
 from robolearn.options import EnvsConfig
@@ -37,7 +37,8 @@ def _list() -> None:
         summary = (module.__doc__ or "").partition("\n")[0].partition(": ")[2]
         table.add_row(name, f"{spec.max_episode_steps} steps", summary)
     Console().print(table)
-    others = Table("environment of others", "time limit", "package", "which is")
+    whole = Column("environment of others", no_wrap=True)
+    others = Table(whole, "time limit", "package", "installed")
     for package, known in PACKAGES.items():
         for name in known.ids:
             kind = kind_of(name)
