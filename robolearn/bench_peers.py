@@ -5,18 +5,16 @@ benchmark's folder, where `peer_probe` measures it.
 """
 
 import json
-import os
 import subprocess
-import venv
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 
 from robolearn.bench import BenchConfig
+from robolearn.venvs import install, last_line, output_of
 
 PROBE: Final = Path(__file__).with_name("peer_probe.py")
-STAMP: Final = "installed"  # a file in a virtual environment that is complete
 
 
 class Peer(NamedTuple):
@@ -47,29 +45,8 @@ def measure(config: BenchConfig) -> dict[str, Any]:
 
 
 def _measure(folder: Path, peer: Peer) -> dict[str, Any]:
-    python = folder / "bin" / "python"
     try:
-        if not (folder / STAMP).exists():
-            venv.create(folder, clear=True, with_pip=True)
-            _run(python, "-m", "pip", "install", "--quiet", *peer.requirements)
-            (folder / STAMP).touch()
-        return json.loads(_run(python, str(PROBE), peer.probe).splitlines()[-1])
+        python = install(folder, peer.requirements)
+        return json.loads(output_of(python, str(PROBE), peer.probe).splitlines()[-1])
     except subprocess.CalledProcessError as error:
-        return {"error": (error.stderr.strip().splitlines() or ["no message"])[-1]}
-
-
-def _run(python: Path, *arguments: str) -> str:
-    """What a command prints.
-
-    Raises:
-        subprocess.CalledProcessError: it fails.
-    """
-    environment = {**os.environ, "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
-    done = subprocess.run(
-        [str(python.absolute()), *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout
+        return {"error": last_line(error)}

@@ -133,7 +133,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "identify an arm's servos from a recording",
     ),
     "doctor": ("doctor", "", "check this machine and say what to do"),
-    "envs": ("list_envs", "options:EnvsConfig", "list the environments, or show them"),
+    "envs": (
+        "list_envs",
+        "options:EnvsConfig",
+        "list the environments, show or install some",
+    ),
 }
 
 

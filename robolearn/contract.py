@@ -65,7 +65,9 @@ class ArmSpec:
     low: tuple[float, ...]  # rad; 0 for a gripper
     high: tuple[float, ...]  # rad; 1 for a gripper
     home: tuple[float, ...]  # the pose in which episodes begin
-    grippers: tuple[int, ...]  # indices of the joints that are opening fractions
+    # Indices of the joints that are opening fractions. Policies learn these as they are, and others
+    # relative to where the arm is, so they are also the actions of others that are no targets.
+    grippers: tuple[int, ...]
     control_hz: float
     effort_unit: str = "N m"
 

@@ -36,7 +36,7 @@ from robolearn.journal import Journal
 from robolearn.options import EvalConfig
 from robolearn.outcomes import row_of, summarise
 from robolearn.recall import Recall
-from robolearn.registry import make_env
+from robolearn.registry import env_versions, make_env
 from robolearn.results import EpisodeResult, Result, harder, versions
 from robolearn.rollout import Actor, Options, asking, rollout
 from robolearn.sources import Source, source_of
@@ -121,7 +121,8 @@ def resolved(config: EvalConfig) -> tuple[EvalConfig, Source]:
 def _about(config: EvalConfig, source: Source) -> Row:
     """All that the episodes depend on; with other weights or versions they would be others."""
     settings = {key: value for key, value in to_json(config).items() if key not in FREE}
-    return {**settings, "fingerprint": source.fingerprint, "versions": versions()}
+    used = versions() | env_versions(config.env)
+    return {**settings, "fingerprint": source.fingerprint, "versions": used}
 
 
 def _play(
@@ -200,7 +201,7 @@ def default_folder(config: EvalConfig) -> Path:
     named = [
         value.rpartition("/")[2]
         for value, usual in (
-            (config.env.rpartition(":")[2], source.env),
+            (config.env.rpartition(":")[2], source.env.rpartition(":")[2]),
             (config.split, "train"),
             (config.paraphrases, "held_out"),
         )

@@ -1,11 +1,15 @@
-"""`robolearn envs`: the environments, what their tasks are, and what they look like."""
+"""`robolearn envs`: the environments, what their tasks are, and what they look like.
+
+Those of other packages are listed with how they are installed, and `--install` installs them.
+"""
 
 from importlib import import_module
 
 import gymnasium
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
+from robolearn.envs.foreign_packages import PACKAGES, PREFIX, install, kind_of, state_of
 from robolearn.options import EnvsConfig
 from robolearn.registry import env_ids, simulated_ids
 
@@ -14,10 +18,18 @@ def main(config: EnvsConfig) -> int:
     """Prints a table of ids, time limits and the first line of each task's docstring.
 
     Raises:
-        ValueError: a task that is not simulated is asked for.
+        ValueError: a task that is not simulated is asked for, or a package that is not known.
     """
     if config.gallery is not None:
         return _gallery(config)
+    for package in config.install:
+        print(f"{package} is installed in {install(package)}")
+    if not config.install:
+        _list()
+    return 0
+
+
+def _list() -> None:
     table = Table("environment", "time limit", "task")
     for name in env_ids():
         spec = gymnasium.spec(name)
@@ -25,7 +37,15 @@ def main(config: EnvsConfig) -> int:
         summary = (module.__doc__ or "").partition("\n")[0].partition(": ")[2]
         table.add_row(name, f"{spec.max_episode_steps} steps", summary)
     Console().print(table)
-    return 0
+    whole = Column("environment of others", no_wrap=True)
+    others = Table(whole, "time limit", "package", "installed")
+    for package, known in PACKAGES.items():
+        for name in known.ids:
+            kind = kind_of(name)
+            assert kind is not None  # both tables stand in one file
+            others.add_row(PREFIX + name, f"{kind.steps} steps", package, state_of(package))
+    Console().print(others)
+    print("Whatever is missing: robolearn envs --install PACKAGE")
 
 
 def _gallery(config: EnvsConfig) -> int:

@@ -344,10 +344,11 @@ class OnlineConfig:
 
 @dataclass(frozen=True)
 class EnvsConfig:
-    """List the environments, or show what they look like."""
+    """List the environments, show what they look like, or install those of other packages."""
 
     gallery: Path | None = None  # folder for a picture of all tasks and a video of each
     only: tuple[str, ...] = ()  # these tasks in the gallery, e.g. Lift; by default all
+    install: tuple[str, ...] = ()  # packages of others, e.g. metaworld, each on its own
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from robolearn.envs.render import gl_renderer
 from robolearn.episodes import Episode
 from robolearn.jumps import jumps, moves_of
 from robolearn.options import EvalConfig
+from robolearn.registry import env_versions
 from robolearn.results import FORMAT, EpisodeResult, Result, command, versions
 from robolearn.stats import wilson
 
@@ -74,7 +75,7 @@ def summarise(config: EvalConfig, rows: Sequence[Row], seconds: float) -> Result
         "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},
         "jumps": jumps([np.array(row["moves"]) for row in rows], config.replan_every, config.delay),
         "wall_seconds": seconds,
-        "versions": versions(),
+        "versions": versions() | env_versions(config.env),
         "renderer": gl_renderer(),
         "config_hash": config_hash(config),
         "instructions": "shuffled" if config.shuffle_instructions else "matched",

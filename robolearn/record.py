@@ -21,7 +21,7 @@ from robolearn.dataset import EpisodeDataset
 from robolearn.envs.render import gl_renderer
 from robolearn.episodes import Episode, EpisodeWriter
 from robolearn.options import RecordConfig
-from robolearn.registry import make_env
+from robolearn.registry import env_versions, make_env
 from robolearn.robot import as_vector, kept_episodes, open_robot, open_simulated
 from robolearn.rollout import Observation, asking
 from robolearn.workers import Job, run_seeds
@@ -94,7 +94,10 @@ def _expert(config: RecordConfig) -> Demonstrator:
     with closing(make_env(config.env, **task_options(config))) as env:
         task: Any = env.unwrapped
     if not hasattr(task, "expert"):
-        raise ValueError(f"{config.env} has no scripted expert; only simulated tasks have one")
+        raise ValueError(
+            f"{config.env} has no scripted expert; those of robolearn's simulated tasks and of "
+            "Meta-World have one (see `robolearn envs`)"
+        )
     options = task_options(config)
     if config.pursued and not config.variations.get("label"):
         raise ValueError("--pursued is what wrong labels hide: give --variations label 4, too")
@@ -105,7 +108,9 @@ def _expert(config: RecordConfig) -> Demonstrator:
             yield from (e for e in recorded if config.keep_failures or e.success.any())
 
     cameras = dict.fromkeys(task.active_cameras, config.image_size)
-    notes = {"env_options": options, "renderer": gl_renderer()}
+    notes: dict[str, Any] = {"env_options": options, "renderer": gl_renderer()}
+    if versions := env_versions(config.env):
+        notes["versions"] = versions
     return Demonstrator(task.arm, cameras, notes, episodes)
 
 

@@ -12,6 +12,8 @@ import robolearn.envs  # noqa: F401  (registers the tasks)
 import robolearn.hardware  # noqa: F401  (registers the arm)
 
 PREFIX = "robolearn/"
+# beginning of an id -> module with `spec` and `versions` of it; gymnasium knows all others
+ELSEWHERE = {"foreign:": "envs.foreign"}
 
 
 def env_ids() -> list[str]:
@@ -35,7 +37,8 @@ def make_env(
     """`gymnasium.make`, naming the near matches of an unknown id.
 
     Args:
-        env_id: the id; "module:id" imports the module that registers it.
+        env_id: the id; "module:id" imports the module that registers it, and "foreign:id" is a
+            task of another package, see `robolearn.envs.foreign`.
         variations: names and levels of what makes a simulated task harder, see
             `robolearn.envs.variations`.
         dynamics: fixed factors of its masses and so on by name, see `robolearn.envs.dynamics`.
@@ -44,8 +47,8 @@ def make_env(
     Raises:
         ValueError: no such environment, or no such variation or dynamics of it.
     """
-    _check_exists(env_id)
-    env = gymnasium.make(env_id, **options)
+    module = _elsewhere(env_id)
+    env = gymnasium.make(module.spec(env_id) if module else _existing(env_id), **options)
     # A robot has none, and shall not need MuJoCo to find that out.
     if dynamics:
         from robolearn.envs.dynamics import Dynamics
@@ -67,14 +70,31 @@ def spec_of(env_id: str) -> EnvSpec:
     Raises:
         ValueError: no such environment.
     """
+    if elsewhere := _elsewhere(env_id):
+        return elsewhere.spec(env_id)
     module, _, name = env_id.rpartition(":")
     if module:
         import_module(module)
-    _check_exists(name)
-    return gymnasium.spec(name)
+    return gymnasium.spec(_existing(name))
 
 
-def _check_exists(env_id: str) -> None:
+def env_versions(env_id: str) -> dict[str, str]:
+    """The versions of packages that an environment runs with, where they are not robolearn's own.
+
+    Raises:
+        ValueError: the environment's package is not installed.
+    """
+    elsewhere = _elsewhere(env_id)
+    return elsewhere.versions(env_id) if elsewhere else {}
+
+
+def _elsewhere(env_id: str) -> Any:  # noqa: ANN401 (a module)
+    found = (module for start, module in ELSEWHERE.items() if env_id.startswith(start))
+    return next((import_module(f"robolearn.{module}") for module in found), None)
+
+
+def _existing(env_id: str) -> str:
     if ":" not in env_id and env_id not in gymnasium.registry:
         near = get_close_matches(env_id, env_ids(), n=3, cutoff=0.0)
         raise ValueError(f"no environment {env_id!r}; near matches: {', '.join(near)}")
+    return env_id

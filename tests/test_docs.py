@@ -51,6 +51,13 @@ INSTEAD = {
     "robolearn bench run tabletop --agents flow=runs/demo taco=runs/demo+taco": "true",
     "robolearn bench compare runs/bench/tabletop runs/older": "cp -r runs/bench/quick runs/older "
     "&& robolearn bench compare runs/bench/quick runs/older",
+    # Needs a package of others and its simulator; tests/test_foreign.py has a toy.
+    "robolearn envs --install metaworld": "true",
+    "robolearn record --env foreign:metaworld/reach-v3 --obs-type state --out data/mw "
+    "--episodes 50": "true",
+    "robolearn train --data data/mw --obs-type state --out runs/mw": "true",
+    "robolearn eval --policy runs/mw": "true",
+    "robolearn bench run metaworld-mt10": "true",
     "robolearn bench-arm --policy runs/demo": "true",
     "robolearn bench-taco --policy runs/demo": "true",
     "robolearn bench-aloe": "true",
@@ -137,6 +144,7 @@ AS_IT_IS = {
     "robolearn report runs/a2g/eval",
     "robolearn doctor",
     "robolearn bench list",
+    "robolearn envs",
     "robolearn card --policy runs/demo",
 }
 # These work on the checkout, all others in `demo_folder`.
