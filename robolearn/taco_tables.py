@@ -30,11 +30,9 @@ def taco_scorer_table(results: Results) -> Rows:
 def taco_candidates_table(results: Results) -> Rows:
     """TACO's success by the number of candidates, where it was asked for."""
     taco = results.get("taco", {})
+    tasks = taco.get("tasks", {}).get("structured", {})
     lines = {
-        f"{task}, {sort}": {
-            count: percent(rate) for count, rate, *_ in curve(row, taco["config"]["compared"])
-        }
-        for sort, tasks in taco.get("tasks", {}).items()
+        task: {count: percent(rate) for count, rate, *_ in curve(row, taco["config"]["compared"])}
         for task, row in tasks.items()
         if task in taco["config"]["ablated"]
     }
