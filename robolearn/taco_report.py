@@ -38,6 +38,7 @@ LATENCIES: Final = {
     "many": "32 candidates",
     "naive": "32 candidates, nothing shared",
 }
+SWEPT: Final = "taco_"  # and the number of candidates
 
 
 def write_taco_report(summary: Path, out: Path) -> None:
@@ -57,6 +58,7 @@ def write_taco_report(summary: Path, out: Path) -> None:
         (sort, task): candidates_chart(f"{task}, {sort}", curve(row, result["config"]["compared"]))
         for sort, tasks in result["tasks"].items()
         for task, row in tasks.items()
+        if any(name.startswith(SWEPT) for name in row)
     }
     names = {"scorers": SCORERS, "ablations": ABLATIONS, "sorts": SORTS, "latencies": LATENCIES}
     write_atomic(out, page("taco_template.html", result=result, charts=charts, **names).encode())
@@ -69,7 +71,8 @@ def curve(row: Row, compared: int) -> list[tuple[int, float, float, float]]:
         row: the outcomes of a task.
         compared: candidates at which all scorers were compared.
     """
-    counted = {int(name[5:]): value for name, value in row.items() if name.startswith("taco_")}
+    swept = {name: value for name, value in row.items() if name.startswith(SWEPT)}
+    counted = {int(name.removeprefix(SWEPT)): value for name, value in swept.items()}
     keys = ("success", "success_low", "success_high")
     return [
         (count, *(value[key] for key in keys))
