@@ -30,7 +30,6 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from robolearn import checkpoint
-from robolearn.adapt_options import AdaptConfig
 from robolearn.adapt_report import COLUMNS, STRIP, write_adapt_report
 from robolearn.agent import open_agent
 from robolearn.config import check_same
@@ -40,6 +39,7 @@ from robolearn.evaluate import evaluated
 from robolearn.files import AtomicFolder, check_writable
 from robolearn.goals import DEMONSTRATION, Pictures
 from robolearn.imagined import write_strip
+from robolearn.learn_options import AdaptConfig
 from robolearn.options import AgentOptions, EvalConfig
 from robolearn.policies.base import TrainablePolicy, as_tensors
 from robolearn.policies.fitting import in_bf16, minimise

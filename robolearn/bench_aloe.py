@@ -42,7 +42,8 @@ from rich.table import Table
 
 from robolearn.config import check_same
 from robolearn.files import copy_folder
-from robolearn.options import EvalConfig, Improve, ImproveConfig, RecordConfig, TrainConfig
+from robolearn.learn_options import Improve, ImproveConfig
+from robolearn.options import EvalConfig, RecordConfig, TrainConfig
 from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import FlowConfig
 from robolearn.policies.improver_configs import (

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 _TRAIN, _FIT = ("train", "options:TrainConfig"), ("fit", "options:FitConfig")
 _FILTER = ("fit", "options:FilterConfig")
-_IMPROVE = ("improve", "options:ImproveConfig")
+_IMPROVE = ("improve", "learn_options:ImproveConfig")
 # A command one of whose options names the method that it is about:
 # method -> (module, module:class of the config, module:class of the config's field of that name)
 METHODS: Final = {
@@ -57,13 +57,21 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "demo": ("demo", "options:DemoConfig", "record, train, evaluate and report, in one go"),
     "record": ("record", "options:RecordConfig", "record demonstrations of a scripted expert"),
     "train": ("train", "options:TrainConfig", "train a policy on a dataset, or fit a verifier"),
-    "improve": ("improve", "options:ImproveConfig", "improve a policy by what it experiences"),
+    "improve": (
+        "improve",
+        "learn_options:ImproveConfig",
+        "improve a policy by what it experiences",
+    ),
     "adapt": (
         "adapt",
-        "adapt_options:AdaptConfig",
+        "learn_options:AdaptConfig",
         "practise towards goal pictures, without reward",
     ),
-    "online": ("online", "options:OnlineConfig", "learn a task by trying, without demonstrations"),
+    "online": (
+        "online",
+        "learn_options:OnlineConfig",
+        "learn a task by trying, without demonstrations",
+    ),
     "eval": ("evaluate", "options:EvalConfig", "evaluate a policy on unseen seeds"),
     "report": (
         "report_command",

@@ -11,42 +11,38 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any, Final, cast
 
 import gymnasium
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import Progress
 
-from robolearn.agent import PolicyAgent, open_agent
+from robolearn.agent import open_agent
 from robolearn.config import save_config, to_json
 from robolearn.contract import Info
 from robolearn.envs.dynamics import check_dynamics
 from robolearn.envs.failures import witnessed
 from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.variations import check_names
-from robolearn.episodes import Episode
 from robolearn.files import check_writable, write_atomic
-from robolearn.film import annotate, write_video
+from robolearn.filming import film
 from robolearn.goals import Wrap, goal_wrap
-from robolearn.imagined import write_strip
 from robolearn.journal import Journal
 from robolearn.options import EvalConfig
 from robolearn.outcomes import row_of, summarise
 from robolearn.recall import Recall
 from robolearn.registry import env_versions, make_env
-from robolearn.results import EpisodeResult, Result, harder, versions
-from robolearn.rollout import Actor, Options, asking, rollout
+from robolearn.results import Result, harder, versions
+from robolearn.rollout import Actor, asking
 from robolearn.sources import Source, source_of
-from robolearn.workers import Job, make_vector, one_thread, run_seeds
+from robolearn.workers import Job, run_seeds
 
 JOURNAL: Final = "episodes.jsonl"  # of an evaluation that is not finished
 FREE: Final = ("out", "videos", "workers")  # change no episode
 Row = dict[str, Any]
 Enough = Callable[[Sequence[Row]], bool]
-VIDEO_EVERY: Final = 2  # frames of an episode that are filmed, at as much less frames a second
 
 
 def never(rows: Sequence[Row]) -> bool:
@@ -96,7 +92,7 @@ def evaluate(config: EvalConfig, enough: Enough = never) -> Result:
         result = summarise(config, journal.rows, seconds)
         save_config(config, out, "eval.json")  # config.json is a run's or a checkpoint's
         _save(result, out)
-        _film(config, job, result["episodes"], out)
+        film(config, job, result["episodes"], out)
         _save(result, out)
         journal.remove()
     return result
@@ -280,61 +276,6 @@ def shuffled_instructions(config: EvalConfig, seeds: Iterable[int]) -> dict[int,
         texts = {seed: env.reset(seed=seed)[1][Info.TASK] for seed in seeds}
     order = np.random.default_rng(config.seed).permutation(list(texts)).tolist()
     return {seed: texts[other] for seed, other in zip(order, [*order[1:], order[0]], strict=True)}
-
-
-def _film(config: EvalConfig, job: Job, episodes: list[EpisodeResult], out: Path) -> None:
-    """Runs a few episodes once more with a good-looking camera: failures first, then successes.
-
-    The same seed gives the same episode, so what is filmed is what was counted.
-    """
-    failed = [e for e in episodes if not e["success"]]
-    solved = [e for e in episodes if e["success"]]
-    failed = failed[: max(config.videos // 2, config.videos - len(solved))]
-    wanted = [*failed, *solved][: config.videos]
-    if not wanted:
-        return
-    env = make_vector(config.env, 1, job.wrap, **job.env_options, render_mode="rgb_array")
-    with one_thread(), closing(env):
-        actor = job.actor(env)
-        for episode in track(wanted, "filming", console=Console(stderr=True)):
-            video = f"videos/{episode['seed']:07d}.mp4"
-            played = _film_episode(env, actor, episode, out / video, job.reset_options)
-            if played is None:
-                continue
-            episode["video"] = video
-            strip = f"videos/{episode['seed']:07d}.png"
-            if isinstance(actor, PolicyAgent) and write_strip(actor.policy, played, out / strip):
-                episode["strip"] = strip
-
-
-def _film_episode(
-    env: gymnasium.vector.SyncVectorEnv,
-    actor: Actor,
-    counted: EpisodeResult,
-    path: Path,
-    options: Options | None,
-) -> Episode | None:
-    """Writes the film of an episode; None if it ran differently, as it may on a GPU."""
-    pictures: dict[int, Any] = {}
-    step = count()
-
-    def watch(vector: gymnasium.vector.VectorEnv) -> None:
-        # Counted from the end, so that the last picture shows how it ended.
-        if ((now := next(step)) - counted["length"]) % VIDEO_EVERY == 0:
-            pictures[now] = vector.render()
-
-    (episode,) = rollout(env, actor, [counted["seed"]], options=options, watch=watch)
-    if (len(episode), bool(episode.success.any())) != (counted["length"], counted["success"]):
-        return None
-    steps = np.arange(len(episode), 0, -VIDEO_EVERY)[::-1]
-    film = annotate(
-        np.stack([pictures[k][0] for k in steps]),
-        [counted["agent_instruction"]],
-        progress=episode.progress[steps - 1],
-        success=episode.success[steps - 1],
-    )
-    write_video(path, film, env.metadata["render_fps"] / VIDEO_EVERY)
-    return episode
 
 
 def unplanned(result: Result) -> str:

@@ -20,10 +20,10 @@ from robolearn.agent import ExpertAgent
 from robolearn.envs.base import ManipulationEnv
 from robolearn.envs.render import Renderer
 from robolearn.film import annotate, write_video
+from robolearn.filming import VIDEO_EVERY
 from robolearn.rollout import rollout
 from robolearn.workers import make_vector
 
-VIDEO_EVERY: Final = 2  # frames of a demonstration that are filmed, at as much less frames a second
 TRIES: Final = 10  # seeds, of which the first that succeeds is shown
 TILE: Final = (224, 168)  # width and height of a picture on the sheet, pixels
 GAP, HEADING, COLUMNS = 4, 30, 2  # pixels; tasks side by side

@@ -25,7 +25,8 @@ from robolearn.evaluate import evaluated
 from robolearn.experience import Experience
 from robolearn.files import AtomicFolder, check_writable, copy_folder
 from robolearn.improve_report import COLUMNS, write_improve_report
-from robolearn.options import AgentOptions, EvalConfig, ImproveConfig
+from robolearn.learn_options import ImproveConfig
+from robolearn.options import AgentOptions, EvalConfig
 from robolearn.policies import IMPROVERS
 from robolearn.policies.critic import Critic
 from robolearn.policies.improver import Improver

@@ -22,7 +22,7 @@ from robolearn.config import check_same
 from robolearn.contract import Info
 from robolearn.episodes import Episode
 from robolearn.files import AtomicFolder, check_writable
-from robolearn.options import OnlineConfig
+from robolearn.learn_options import OnlineConfig
 from robolearn.policies.base import as_tensors
 from robolearn.policies.dsrl import DsrlPolicy
 from robolearn.policies.gorl import Decisions, Gorl, fresh_policy, joined

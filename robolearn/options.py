@@ -21,26 +21,12 @@ from robolearn.policies.configs import (
     SubgoalFilterConfig,
     TacoConfig,
 )
-from robolearn.policies.improver_configs import (
-    AloeConfig,
-    AwrConfig,
-    BcConfig,
-    DaggerConfig,
-    DsrlConfig,
-    FqlConfig,
-    GorlConfig,
-    IqlConfig,
-    QChunkingConfig,
-    RecapConfig,
-    RlpdConfig,
-)
 from robolearn.units import Units
 
 # Control steps that pass between an action and its effect on the arm beyond those in simulation:
 # limiter, bus and servos (`docs/arm.md` has the figures).
 ARM_LEAD: Final = 2
 TOKEN: Final = "ROBOLEARN_TOKEN"  # variable of the secret that a server and its clients share
-COLLECTED: Final = 3_000_000  # the first seed for what a policy experiences
 Preset = Literal["demo", "long", "tiny"]
 
 
@@ -54,18 +40,6 @@ def check_at_least(config: object, least: int, *names: str) -> None:
         if getattr(config, name) < least:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} is {getattr(config, name)}; give it {least} or more")
-
-
-def check_collected(seed: int) -> None:
-    """Refuses seeds of evaluations and demonstrations.
-
-    Raises:
-        ValueError: it is one.
-    """
-    if seed < COLLECTED:
-        raise ValueError(
-            f"--seed is {seed}; seeds below {COLLECTED} belong to evaluations and demonstrations"
-        )
 
 
 @dataclass(frozen=True)
@@ -261,85 +235,6 @@ class EvalConfig(AgentOptions):
     shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
     videos: int = 8  # how many episodes are filmed
     workers: int = 2  # processes
-
-
-Improve = (
-    AloeConfig
-    | BcConfig
-    | DaggerConfig
-    | AwrConfig
-    | IqlConfig
-    | QChunkingConfig
-    | RecapConfig
-    | FqlConfig
-    | DsrlConfig
-    | RlpdConfig
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImproveConfig:
-    """Improve a policy by what it experiences: collect, judge, imitate, and again."""
-
-    base: Path  # the policy to begin with: a run, or one of its checkpoints
-    out: Path  # run folder: rollouts, critics, checkpoints, the table of rounds
-    algo: Improve = field(default_factory=AloeConfig)  # how it learns of what was collected
-    data: Path | None = None  # demonstrations; by default what the base was trained on
-    also: tuple[Path, ...] = ()  # further recordings, e.g. of `robolearn deploy` with takeovers
-    env: str = ""  # environment id; by default the one that the base was trained on
-    rounds: int = 3
-    episodes: int = 400  # that are collected in each round
-    replan_every: int = 8  # steps of a chunk that are executed before looking again
-    judged: int = 0  # steps of a chunk that a critic rates at once; 0: those that are executed
-    stride: int = 4  # steps between the observations that are learned from; divides those judged
-    patience: float = 3.0  # what a failure costs, in mean episodes
-    correct: bool = False  # let the task's expert take over where the policy gets stuck
-    candidates: int = 16  # among which the critic chooses in the evaluation
-    evaluate: int = 200  # episodes of each evaluation after the last round
-    videos: int = 4  # episodes of each that are filmed
-    variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
-    seed: int = COLLECTED  # of the first episode; lower seeds are for evaluation and demonstrations
-    workers: int = 2  # processes
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Refuses counts below one.
-
-        Raises:
-            ValueError: naming the option.
-        """
-        counts = ("rounds", "episodes", "replan_every", "stride", "candidates", "evaluate")
-        check_at_least(self, 1, *counts)
-        check_collected(self.seed)
-        if self.judged < 0 or (self.judged or self.replan_every) % self.stride:
-            raise ValueError(
-                f"--judged is {self.judged}, --replan-every {self.replan_every} and --stride "
-                f"{self.stride}; the stride must divide the steps that are judged"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnlineConfig:
-    """Learn a task by trying, without demonstrations, from the simulator's state."""
-
-    out: Path  # run folder
-    env: str = "robolearn/Reach-v0"  # environment id
-    algo: GorlConfig = field(default_factory=GorlConfig)
-    stages: int = 2  # after each but the last the decoder learns
-    iterations: int = 40  # of each stage
-    episodes: int = 64  # of each iteration
-    slots: int = 32  # side by side
-    threads: int = 1  # that simulate
-    seed: int = COLLECTED  # of the first episode; lower seeds are for evaluation and demonstrations
-
-    def __post_init__(self) -> None:
-        """Refuses counts below one, and seeds of evaluations.
-
-        Raises:
-            ValueError: naming the option.
-        """
-        check_at_least(self, 1, "stages", "iterations", "episodes", "slots", "threads")
-        check_collected(self.seed)
 
 
 @dataclass(frozen=True)

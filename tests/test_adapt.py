@@ -13,10 +13,10 @@ import toy
 from robolearn import adapt as module
 from robolearn import checkpoint
 from robolearn.adapt import ORIGINAL, PRACTISED, Adaptation, adapt
-from robolearn.adapt_options import AdaptConfig
 from robolearn.contract import Info
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import EpisodeWriter
+from robolearn.learn_options import AdaptConfig
 from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.train import train
 from robolearn.windows import PER_STEP

@@ -9,7 +9,7 @@ import torch
 
 from robolearn import checkpoint
 from robolearn.contract import SO101
-from robolearn.options import OnlineConfig
+from robolearn.learn_options import OnlineConfig
 from robolearn.policies import gorl
 from robolearn.policies.gorl import (
     Decisions,

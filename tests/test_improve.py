@@ -17,7 +17,7 @@ from robolearn.episodes import EpisodeWriter
 from robolearn.experience import Experience
 from robolearn.improve import Improvement, improve
 from robolearn.improve_report import write_improve_report
-from robolearn.options import ImproveConfig
+from robolearn.learn_options import ImproveConfig
 from robolearn.policies.advantage import imitate, weights_of
 from robolearn.policies.aloe import evaluate_policy
 from robolearn.policies.awr import fitted_value, value_at
