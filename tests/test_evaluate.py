@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import toy
 
-from robolearn import checkpoint
+from robolearn import checkpoint, filming
 from robolearn import evaluate as evaluation
 from robolearn.checkpoint import CheckpointError
 from robolearn.config import config_hash, load_config
@@ -228,7 +228,7 @@ def test_an_episode_that_ran_differently_is_not_shown(tmp_path, toy_run, monkeyp
             episode.success[-1] = True
             yield episode
 
-    monkeypatch.setattr(evaluation, "rollout", differently)
+    monkeypatch.setattr(filming, "rollout", differently)
     result = evaluate(config(toy_run, tmp_path / "e", videos=2))
     assert [e["video"] for e in result["episodes"]] == [None] * 5
 
@@ -237,7 +237,7 @@ def test_filming_that_fails_does_not_cost_the_result(tmp_path, toy_run, monkeypa
     def full(*args):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(evaluation, "write_video", full)
+    monkeypatch.setattr(filming, "write_video", full)
     with pytest.raises(OSError, match="No space left"):
         evaluate(config(toy_run, tmp_path / "e", videos=2))
     stored = json.loads((tmp_path / "e" / "result.json").read_text())
