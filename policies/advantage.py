@@ -24,6 +24,7 @@ from torch import Tensor
 from robolearn.policies.base import Info, TrainablePolicy, as_tensors
 from robolearn.policies.fitting import in_bf16, minimise
 from robolearn.policies.improver_configs import ActorConfig, AdvantageConfig
+from robolearn.policies.lora import adapted, merge
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -93,7 +94,10 @@ def imitate(
         told: further values (N,) of the frames, which the policy's loss is told by name.
     """
     encoder = policy.encoder().requires_grad_(requires_grad=False)
-    student, average = (copy.deepcopy(policy, {id(encoder): encoder}) for _ in range(2))
+    student = copy.deepcopy(policy, {id(encoder): encoder})
+    if config.lora:
+        adapted(student, config.lora, seed, fixed=encoder)
+    average = copy.deepcopy(student, {id(encoder): encoder})
     student.train()
     until = np.cumsum(weights / weights.sum())
 
@@ -114,4 +118,6 @@ def imitate(
         follower=average,
         pace=1.0 - config.ema,
     )
+    if config.lora:
+        merge(average)
     return average.eval(), {"actor_loss": losses[-1]}

@@ -52,14 +52,17 @@ class ActorConfig:
     batch_size: int = 128  # observations a step
     learning_rate: float = 3e-4  # peak; warms up linearly, then falls to zero as a cosine
     ema: float = 0.995  # decay of the averaged weights, which are the ones that act
+    lora: int = 0  # rank of adapters that learn beside the head's layers; 0: the whole head learns
 
     def __post_init__(self) -> None:
-        """Refuses sizes below one.
+        """Refuses sizes below one, and a negative rank.
 
         Raises:
             ValueError: naming the setting.
         """
         at_least_one(self, "steps", "batch_size")
+        if self.lora < 0:
+            raise ValueError(f"actor lora is {self.lora}; give a rank of 1 or more, or 0 for none")
 
 
 @dataclass(frozen=True)

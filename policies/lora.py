@@ -8,6 +8,7 @@ nothing; merged, W becomes W + B A and the model is like any other.
 
 from collections.abc import Collection
 
+import torch
 from torch import nn
 
 
@@ -30,6 +31,24 @@ def inject(module: nn.Module, rank: int, layers: Collection[str]) -> dict[str, n
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers))
     inject_adapter_in_model(config, module)
     return {name: p for name, p in module.named_parameters() if "lora_" in name}
+
+
+def adapted(
+    module: nn.Module, rank: int, seed: int, fixed: nn.Module | None = None
+) -> dict[str, nn.Parameter]:
+    """Puts fresh adapters beside all linear layers, in place; all that is left to learn, by name.
+
+    Args:
+        module: whose other weights stay as they are.
+        rank: r.
+        seed: of A.
+        fixed: a part of it that gets none.
+    """
+    inside = set(fixed.modules()) if fixed else set()
+    layers = [name for name in linear_layers(module) if module.get_submodule(name) not in inside]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return inject(module, rank, layers)
 
 
 def merge(module: nn.Module) -> None:

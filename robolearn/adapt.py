@@ -43,7 +43,7 @@ from robolearn.learn_options import AdaptConfig
 from robolearn.options import AgentOptions, EvalConfig
 from robolearn.policies.base import TrainablePolicy, as_tensors
 from robolearn.policies.fitting import in_bf16, minimise
-from robolearn.policies.lora import inject, linear_layers, merge
+from robolearn.policies.lora import adapted, merge
 from robolearn.practice import OWN, practising, revisits
 from robolearn.rehearsal import Rehearsal
 from robolearn.results import Result, save_result
@@ -63,13 +63,6 @@ PRACTISED: Final = "practised"  # of what it practises
 FREE: Final = ("out", "minutes", "rounds", "workers")
 
 
-def _adapters(policy: nn.Module, rank: int, seed: int) -> dict[str, nn.Parameter]:
-    """Fresh adapters, by name; all else stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return inject(policy, rank, linear_layers(policy))
-
-
 def _everything(policy: nn.Module, rank: int, seed: int) -> dict[str, nn.Parameter]:
     """All weights that learn in training, by name."""
     del rank, seed
@@ -77,7 +70,7 @@ def _everything(policy: nn.Module, rank: int, seed: int) -> dict[str, nn.Paramet
 
 
 LEARNING: Final[Mapping[str, Callable[..., dict[str, nn.Parameter]]]] = {
-    "lora": _adapters,
+    "lora": adapted,
     "full": _everything,
 }
 

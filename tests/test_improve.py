@@ -250,6 +250,22 @@ def test_a_judge_without_an_opinion_is_behaviour_cloning_bitwise(base):
     assert any(not torch.equal(value, other[name]) for name, value in one.items())
 
 
+def test_adapters_learn_and_become_part_of_the_head(base):
+    experience, policy = experienced(base)
+    starts = experience.replay.starts
+    actor = ActorConfig(steps=4, batch_size=8, learning_rate=0.01, ema=0.0, lora=2)
+    plain = {name: value.clone() for name, value in policy.state_dict().items()}
+    taught = imitate(policy, experience, starts, np.ones(len(starts)), actor, seed=3)[0]
+    after = taught.state_dict()
+    assert after.keys() == plain.keys()
+    changed = {name for name, value in after.items() if not torch.equal(value, plain[name])}
+    assert changed
+    assert all(name.startswith("head.") and name.endswith("weight") for name in changed)
+    for name in changed:  # a change of two dimensions
+        assert torch.linalg.matrix_rank(after[name] - plain[name], rtol=1e-3) <= 2
+    assert all(torch.equal(value, plain[name]) for name, value in policy.state_dict().items())
+
+
 def experienced(base):
     policy = checkpoint.load_policy(base)
     dataset = EpisodeDataset(base.parent / "data")
