@@ -1,6 +1,5 @@
 """The door of Meta-World, with its scripted experts."""
 
-import pickle
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -38,14 +37,15 @@ class MetaWorld(MujocoDoor):
     def _open_one(self, name: str) -> gymnasium.Env:
         """As its benchmark MT1 does, but without its 50 places: `reset` draws, from the seed."""
         from metaworld import env_dict
-        from metaworld.types import Task
 
         if name not in self._opened:
             task: Any = env_dict.ALL_V3_ENVIRONMENTS[name](
                 render_mode="rgb_array", camera_name=self.cameras[0], width=640, height=480
             )
-            kind = {"env_cls": type(task), "rand_vec": None, "partially_observable": False}
-            task.set_task(Task(name, pickle.dumps(kind)))  # shows the goal, as in MT1
+            # What `set_task` does, which takes pickled bytes; the goal is shown, as in MT1.
+            task._set_task_called, task._partially_observable = True, False
+            vars(task).pop("sawyer_observation_space", None)  # which depends on it
+            task._set_task_inner()
             task._freeze_rand_vec, task.seeded_rand_vec = False, True
             self._opened[name] = task
         return self._opened[name]

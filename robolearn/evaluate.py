@@ -83,10 +83,10 @@ def evaluate(config: EvalConfig, enough: Enough = never) -> Result:
     _check(config)
     config, source = resolved(config)
     out = cast(Path, config.out)
-    check_writable(out)
     seeds = range(config.seed, config.seed + config.episodes)
     told = shuffled_instructions(config, seeds) if config.shuffle_instructions else {}
     job = job_of(config, told)
+    check_writable(out)  # last: a mistake leaves nothing behind
     with Journal(out / JOURNAL, _about(config, source)) as journal:
         seconds = _play(config, job, journal, told, enough)
         result = summarise(config, journal.rows, seconds)

@@ -353,7 +353,9 @@ def test_taco_tables():
     names = ("base", "taco", "taco_2", "taco_50", *SCORERS)
     task = {"n": 500, **dict.fromkeys(names, row)}
     mean = {key: value for key, value in row.items() if key not in ("success_low", "success_high")}
-    taco = {"config": {"compared": 16, "ablated": ["Lift"]}, "tasks": {"scatter": {"Lift": task}}}
+    taco = {"config": {"compared": 16, "ablated": ["Lift"]}}
+    taco["tasks"] = {sort: {"Lift": task} for sort in ("structured", "scatter")}
+    taco["structured"] = {"n": 500, **dict.fromkeys(names, mean)}
     taco["scatter"] = {"n": 500, **dict.fromkeys(names, mean)}
     taco["ablations"] = {"Lift": {"n": 500, "taco": row, **dict.fromkeys(ABLATIONS, row)}}
     taco |= {f"latency_{kind}_p{q}_ms": 12.34 for kind in ("one", "many") for q in (50, 99)}
@@ -367,7 +369,7 @@ def test_taco_tables():
     assert f"| Lift, scatter, n = 500 | {' | '.join([points] * len(SCORERS))} |" in text
     text = table("taco-candidates", {"taco": taco})
     assert "| candidates | 1 | 2 | 16 | 50 |" in text
-    assert "| Lift, scatter | 63.2 % | 63.2 % | 63.2 % |" in text
+    assert "| Lift | 63.2 % | 63.2 % | 63.2 % | 63.2 % |" in text
     text = table("taco-ablations", {"taco": taco})
     assert f"| TACO as it is, Lift, n = 500 | {success} |   |" in text
     assert f"| no prior | {success} | {points} |" in text

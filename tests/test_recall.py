@@ -151,7 +151,9 @@ def test_words_and_a_recording_go_together(shown, toy_run, toy_data):
     plain = EvalConfig(policy=shown, env=toy.ENV_ID, goal_data=toy_data)
     with pytest.raises(ValueError, match="--goal words"):
         evaluate(plain)
+    deaf = EvalConfig(policy=str(toy_run), goal=("words",), goal_data=toy_data)
     with pytest.raises(ValueError, match="is told its goal"):
-        evaluate(EvalConfig(policy=str(toy_run), goal=("words",), goal_data=toy_data))
+        evaluate(deaf)
+    assert not default_folder(deaf).exists()
     named = EvalConfig(policy=shown, env=toy.ENV_ID, goal=("words",), goal_data=toy_data)
     assert default_folder(named).name == f"eval-goal-words-{toy_data.name}-Toy-v0"

@@ -263,7 +263,8 @@ def test_the_candidate_with_the_best_odds_is_chosen():
 def test_it_is_for_policies_that_imagine_and_for_one_very_policy(run, toy_run, toy_data, tmp_path):
     with pytest.raises(CheckpointError, match="imagines nothing"):
         SubgoalFilter.fitted_to(load_policy(toy_run), "", EpisodeDataset(toy_data), None)
-    assert cli.main([*fit_command(toy_run), "--data", str(toy_data)]) == 1
+    where = ["--data", str(toy_data), "--out", str(tmp_path / "none")]
+    assert cli.main([*fit_command(toy_run), *where]) == 1
     assert cli.main([*fit_command(run), "--out", str(tmp_path / "filter")]) == 0
     other = toy.tiny_policy(config=CONFIG)
     other.save(tmp_path / "other")
