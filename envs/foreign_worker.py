@@ -53,7 +53,11 @@ class Away:
             text=True,
             env={**os.environ, "PYTHONPATH": "", "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")},
         )
-        self._call("open", kind, name, cameras and list(cameras), list(size))
+        try:
+            self._call("open", kind, name, cameras and list(cameras), list(size))
+        except BaseException:
+            self.close()
+            raise
 
     def describe(self) -> dict[str, Any]:
         """See `Door`."""

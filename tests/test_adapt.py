@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import toy
+from cutting import cut_off_at
 
 from robolearn import adapt as module
 from robolearn import checkpoint
 from robolearn.adapt import ORIGINAL, PRACTISED, Adaptation, adapt
 from robolearn.contract import Info
 from robolearn.dataset import EpisodeDataset
-from robolearn.episodes import EpisodeWriter
 from robolearn.learn_options import AdaptConfig
 from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.train import train
@@ -191,18 +191,8 @@ def test_a_run_that_was_cut_off_ends_with_the_same_table(base, whole, tmp_path, 
 
 @pytest.mark.parametrize("episode", [2, 7])
 def test_so_does_one_that_was_cut_off_while_practising(base, whole, tmp_path, monkeypatch, episode):
-    written, append = [], EpisodeWriter.append
-
-    def interrupted(writer, finished):
-        written.append(finished.seed)
-        if len(written) == episode:
-            raise KeyboardInterrupt
-        return append(writer, finished)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(EpisodeWriter, "append", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            Adaptation(config(base, tmp_path / "run")).run()
+    with cut_off_at(episode, monkeypatch):
+        Adaptation(config(base, tmp_path / "run")).run()
     assert Adaptation(config(base, tmp_path / "run")).run() == without_minutes(whole[1])
 
 

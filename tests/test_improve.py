@@ -10,10 +10,10 @@ import pytest
 import torch
 import toy
 from chain import Chain, Known
+from cutting import cut_off_at
 
 from robolearn import checkpoint
 from robolearn.dataset import EpisodeDataset
-from robolearn.episodes import EpisodeWriter
 from robolearn.experience import Experience
 from robolearn.improve import Improvement, improve
 from robolearn.improve_report import write_improve_report
@@ -108,18 +108,8 @@ def test_a_run_that_was_cut_off_ends_with_the_same_table(base, whole, tmp_path, 
 @pytest.mark.parametrize("episode", [2, 8])
 def test_so_does_one_that_was_cut_off_while_acting(base, whole, tmp_path, monkeypatch, episode):
     _, figures = whole
-    written, append = [], EpisodeWriter.append
-
-    def interrupted(writer, finished):
-        written.append(finished.seed)
-        if len(written) == episode:
-            raise KeyboardInterrupt
-        return append(writer, finished)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(EpisodeWriter, "append", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            Improvement(config(base, tmp_path / "run")).run()
+    with cut_off_at(episode, monkeypatch):
+        Improvement(config(base, tmp_path / "run")).run()
     assert Improvement(config(base, tmp_path / "run")).run() == figures["rounds"]
 
 
