@@ -7,8 +7,6 @@ many, `fql`, `dsrl` and `rlpd` an actor and its critic for more. In the first ro
 that are corrected learn of the same episodes, which are collected once. p-values take episodes of
 all training seeds for independent, which those on the same evaluation seed are not quite; `by_seed`
 shows how far the seeds differ.
-for independent, which those on the same evaluation seed are not quite; `by_seed` shows how far the
-seeds differ.
 
 | method | what is imitated | chooses at run time |
 |---|---|---|

@@ -112,6 +112,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "bench_aloe:BenchAloeConfig",
         "measure post-training methods at equal numbers of interactions",
     ),
+    "bench-act2goal": (
+        "bench_act2goal",
+        "bench_act2goal:BenchAct2GoalConfig",
+        "measure policies that are shown their goal, before and after practice",
+    ),
     "bench-serve": (
         "bench_serve",
         "bench_serve:BenchServeConfig",

@@ -50,6 +50,7 @@ class Info:
     FAULT: Final = "fault"  # str: "" or a fault code; a fault truncates the episode
     FAILURE: Final = "failure"  # str: "" or why the episode failed, in evaluations only
     GOAL_SOURCE: Final = "goal_source"  # str: where its goal picture was recorded, likewise
+    GOAL_STEPS: Final = "goal_steps"  # int: that the expert took to the goal shown; 0: unknown
 
 
 class ActionError(ValueError):

@@ -41,10 +41,12 @@ class Goal:
     Attributes:
         pictures: of each camera, uint8 (H, W, 3).
         source: the recorded episode that they come from; "" if from none.
+        steps: that the expert took to get there; 0 if that is unknown.
     """
 
     pictures: Pictures
     source: str = ""
+    steps: int = 0
 
 
 # Of the first observation of an episode, and what `reset` tells about it.
@@ -71,7 +73,8 @@ class GoalPictures(gymnasium.ObservationWrapper):
         """Begins an episode, and finds the pictures of its goal."""
         observation, info = self.env.reset(seed=seed, options=options)
         self._goal = self._make(observation, info)
-        return self.observation(observation), {**info, Info.GOAL_SOURCE: self._goal.source}
+        told = {Info.GOAL_SOURCE: self._goal.source, Info.GOAL_STEPS: self._goal.steps}
+        return self.observation(observation), {**info, **told}
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         """The observation with the goal in it."""
@@ -98,18 +101,19 @@ class Demonstration:
         """See `Maker`; of the last of a few attempts if all fail."""
         seed, instruction = int(info[Info.SEED]), str(info[Info.TASK])
         for attempt in range(ATTEMPTS):
-            observation, reached = self._play(seed, instruction, f"goal {attempt}")
+            goal, reached = self._play(seed, instruction, f"goal {attempt}")
             if reached:
                 break
-        return Goal(_copied(observation["pixels"]))
+        return goal
 
-    def _play(self, seed: int, instruction: str, name: str) -> tuple[dict[str, Any], bool]:
+    def _play(self, seed: int, instruction: str, name: str) -> tuple[Goal, bool]:
         self._env.reset(seed=seed, options={"instruction": instruction})
         script = self._task.expert(stream(seed, name))
-        while True:
+        steps, ended = 0, False
+        while not ended:
             observation, _, reached, over, _ = self._env.step(next(script))
-            if reached or over:
-                return observation, bool(reached)
+            steps, ended = steps + 1, reached or over
+        return Goal(_copied(observation["pixels"]), steps=steps), bool(reached)
 
 
 def goal_wrap(

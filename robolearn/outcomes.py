@@ -30,6 +30,7 @@ def row_of(episode: Episode) -> Row:
         "fault": episode.fault,
         "failure": episode.failure,
         "goal_source": episode.goal_source,
+        "goal_steps": episode.goal_steps,
         "notes": {name: float(values[0]) for name, values in episode.notes.items()},
         "grades": episode.grades,
         "latency_p50_ms": float(np.median(latency)) if latency.size else 0.0,

@@ -5,7 +5,7 @@ environment or a vector of them, an actor, the seeds. What comes out is episodes
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol
 
@@ -140,14 +140,19 @@ class _Rollout:
         if seed is not None:
             instruction = str(info[Info.TASK][slot])
             self.actor.reset(slot, seed, instruction)
-            source = str(info[Info.GOAL_SOURCE][slot]) if Info.GOAL_SOURCE in info else ""
             self.slots[slot] = _Recording(
                 env_id=_env_id(self.env),
                 arm=arm_of(self.env),
                 seed=seed,
                 instruction=instruction,
-                goal_source=source,
+                goal_source=str(_told(info, Info.GOAL_SOURCE, slot, "")),
+                goal_steps=int(_told(info, Info.GOAL_STEPS, slot, 0)),
             )
+
+
+def _told(info: Mapping[str, Any], key: str, slot: int, otherwise: object) -> Any:  # noqa: ANN401
+    """What `reset` told of a slot, if it did."""
+    return info[key][slot] if key in info else otherwise
 
 
 class _Recording:

@@ -61,6 +61,7 @@ INSTEAD = {
     "robolearn bench-arm --policy runs/demo": "true",
     "robolearn bench-taco --policy runs/demo": "true",
     "robolearn bench-aloe": "true",
+    "robolearn bench-act2goal": "true",
     "robolearn improve --base runs/demo --out runs/improved --rounds 3": "robolearn improve "
     "--base runs/demo --out runs/improved --rounds 1 --episodes 1 --evaluate 1 --videos 0 "
     "--workers 0 --algo.critic.steps 2 --algo.actor.steps 2",

@@ -1,0 +1,74 @@
+"""The tables of policies that are shown their goal, made of act2goal.json; see `docs.py`."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, success
+
+PRACTISED: Final = "+"  # in the name of a method that has practised
+
+
+def act2goal_table(results: Results) -> Rows:
+    """Success of every method on every task, in distribution, and the mean beside the first."""
+    tasks, means = _of(results)
+    rows = [["", *tasks, "mean", "points", "p", "a decision"]]
+    for number, (name, mean) in enumerate(_methods(means)):
+        cells = [success(task[name]["in_distribution"]) for task in tasks.values()]
+        found = mean["in_distribution"]
+        pairs = [f"{found['gain_points']:+.1f}", f"{found['p_value']:.2g}"] if number else ["", ""]
+        rows.append(
+            [f"`{name}`", *cells, percent(found["success"]), *pairs, f"{mean['plan_ms']:.0f} ms"]
+        )
+    return _or_unmeasured(rows)
+
+
+def distance_table(results: Results) -> Rows:
+    """Success of every method with near, farther and far goals, on every task."""
+    tasks, _ = _of(results)
+    rows = [["task", "steps to the goal", *_names(tasks)]]
+    for task, methods in tasks.items():
+        found = {name: row["by_distance"] for name, row in methods.items() if PRACTISED not in name}
+        for number, first in enumerate(next(iter(found.values()))):
+            cells = [percent(parts[number]["success"]) for parts in found.values()]
+            rows.append([task, "{} to {}".format(*first["steps"]), *cells])
+    return _or_unmeasured(rows)
+
+
+def practice_table(results: Results) -> Rows:
+    """Success before and after practice, out of distribution and in it."""
+    tasks, _ = _of(results)
+    rows = [["task", "method", "beyond, before", "beyond, after", "p", "minutes", "forgotten"]]
+    for task, methods in tasks.items():
+        for name in (name for name in methods if PRACTISED in name):
+            before, after = methods[name.partition(PRACTISED)[0]], methods[name]
+            beyond = after["out_of_distribution"]
+            shown = [success(row["out_of_distribution"]) for row in (before, after)]
+            figures = [f"{beyond['p_value']:.2g}", f"{after['minutes']:.1f}"]
+            lost = f"{after['forgetting_points']:+.1f} points"
+            rows.append([task, f"`{name}`", *shown, *figures, lost])
+    return _or_unmeasured(rows)
+
+
+def _of(results: Results) -> tuple[dict[str, Result], dict[str, Any]]:
+    found = results.get("act2goal", {})
+    return found.get("tasks", {}), found.get("mean", {})
+
+
+def _methods(means: dict[str, Any]) -> list[tuple[str, Any]]:
+    return [(name, mean) for name, mean in means.items() if PRACTISED not in name]
+
+
+def _names(tasks: dict[str, Result]) -> list[str]:
+    methods = next(iter(tasks.values()), {})
+    return [f"`{name}`" for name in methods if PRACTISED not in name]
+
+
+def _or_unmeasured(rows: Rows) -> Rows:
+    return rows if len(rows) > 1 else [*rows, [NOT_MEASURED, *[""] * (len(rows[0]) - 1)]]
+
+
+TABLES: Final[dict[str, Callable[[Results], Rows]]] = {
+    "act2goal": act2goal_table,
+    "act2goal-distance": distance_table,
+    "act2goal-practice": practice_table,
+}

@@ -1,0 +1,326 @@
+"""`robolearn bench-act2goal`: policies that are shown their goal, within and beyond what they know.
+
+For every task all methods are trained on the same demonstrations, for as many steps of the same
+batch size, and evaluated on the same episodes with the same goal pictures: within the
+demonstrations' distribution, and beyond it (`--split`, by default other objects, or other scenes if
+the task has no more). Then some of them practise beyond it (`robolearn adapt`), and are evaluated
+on both again: what was gained there, and what was forgotten.
+
+| method | what it is |
+|---|---|
+| `act2goal` | a world model that imagines, and an expert that acts on its features |
+| `act2goal-no-hashing` | the same without frames and actions between the chunk's end and the goal |
+| `act2goal-uniform`, `act2goal-printed` | the same, spaced otherwise |
+| `act2goal-no-imagination` | the same networks, which never learn to imagine |
+| `flow`, `diffusion` | policies of ours that are shown the goal as further pictures |
+
+The first method is what all others are compared with, pair by pair; a method after practice is
+compared with itself before. What was done stays in `out`, and a run that was cut off goes on.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from robolearn.config import check_same
+from robolearn.learn_options import AdaptConfig
+from robolearn.options import EvalConfig, RecordConfig, TrainConfig, check_at_least
+from robolearn.pairs import beside, pooled
+from robolearn.policies.configs import Act2GoalConfig, DiffusionConfig, FlowConfig
+from robolearn.results import EpisodeResult, Result, save_result
+
+METHODS: Final[dict[str, Any]] = {
+    "act2goal": Act2GoalConfig(),
+    "act2goal-no-hashing": Act2GoalConfig(spacing="none"),
+    "act2goal-uniform": Act2GoalConfig(spacing="uniform"),
+    "act2goal-printed": Act2GoalConfig(spacing="printed"),
+    "act2goal-no-imagination": Act2GoalConfig(first_stage=0.0, video_weight=0.0),
+    "flow": FlowConfig(goal="pictures"),
+    "diffusion": DiffusionConfig(goal="pictures"),
+}
+# How to practise: options of `robolearn adapt` that are not as usual.
+PRACTICES: Final[dict[str, dict[str, Any]]] = {
+    "practice": {},
+    "practice-own-goals": {"goal": ("own",)},
+    "practice-no-rehearsal": {"rehearsal": 0.0},
+    "practice-rank-4": {"rank": 4},
+    "practice-rank-64": {"rank": 64},
+    "practice-all-weights": {"weights": "full"},
+}
+WITHIN: Final = "in_distribution"
+BEYOND: Final = "out_of_distribution"
+BINS: Final = 3  # of the distance to the goal, with as many episodes each
+SETTINGS: Final = "bench-act2goal.json"
+FREE: Final = (
+    *("tasks", "methods", "practising", "practices", "seeds"),
+    *("results", "out", "workers"),
+)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BenchAct2GoalConfig:
+    """Measure policies that are shown their goal, before and after practice."""
+
+    tasks: tuple[str, ...] = ("PickPlace", "Push", "OpenDrawer", "Reorient", "Sort")
+    methods: tuple[str, ...] = ("act2goal", "flow", "diffusion")  # all beside the first
+    practising: tuple[str, ...] = ("act2goal",)  # those of the methods that also practise
+    practices: tuple[str, ...] = ("practice",)  # in these ways
+    split: str = ""  # beyond what is known; "": the first of the task's that is not for training
+    seeds: tuple[int, ...] = (0,)  # of training and practice
+    results: Path = Path("docs/results")  # where the summary, act2goal.json, goes
+    out: Path = Path("runs/bench-act2goal")  # data, runs and evaluations
+    demonstrations: int = 400  # of each task
+    steps: int = 3000  # of training
+    batch_size: int = 128  # observations a step
+    minutes: float = 10.0  # of practice
+    evaluate: int = 25  # episodes of an evaluation after each round of practice
+    episodes: int = 200  # of all other evaluations
+    replan_every: int = 8  # steps of a chunk that are executed before looking again
+    workers: int = 2  # processes
+
+    def __post_init__(self) -> None:
+        """Refuses what measures nothing.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        check_at_least(self, 1, "demonstrations", "steps", "batch_size", "evaluate", "episodes")
+        check_at_least(self, 1, "replan_every")
+        _check_names("methods", self.methods, METHODS)
+        _check_names("practices", self.practices, PRACTICES)
+        _check_names("practising", self.practising, self.methods)
+        for name in ("tasks", "methods", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name} has none; give at least one")
+
+
+def _check_names(option: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--{option} has {name}; choose among {', '.join(known)}")
+
+
+def bench(config: BenchAct2GoalConfig) -> Row:
+    """Runs what is missing, writes `<results>/act2goal.json`, and returns its figures.
+
+    Raises:
+        ValueError, OSError: unusable options or folders; what was finished is kept.
+    """
+    check_same(config, config.out, SETTINGS, FREE)
+    tasks: dict[str, Row] = {}
+    figures: Row = {"tasks": tasks}
+    for task in config.tasks:
+        tasks[task] = {}
+        for name, row in Compared(config, task).rows():
+            tasks[task][name] = row
+            figures["mean"] = _over_tasks(list(tasks.values()))
+            save_result(config.results, "act2goal", config, figures)
+    return figures
+
+
+@dataclass(frozen=True)
+class Played:
+    """What policies of one method did, over the training seeds.
+
+    Attributes:
+        within: episodes like the demonstrations'.
+        beyond: episodes unlike them.
+        plan_ms: of a decision, the median.
+    """
+
+    within: list[EpisodeResult]
+    beyond: list[EpisodeResult]
+    plan_ms: float
+
+
+class Compared:
+    """All methods on one task."""
+
+    def __init__(self, config: BenchAct2GoalConfig, task: str) -> None:
+        self.config, self.task, self.folder = config, task, config.out / task
+        self.env, self.split = f"robolearn/{task}-v0", _beyond(task, config.split)
+
+    def rows(self) -> Iterator[tuple[str, Row]]:
+        """Names and figures of every method, and of what became of it by practice."""
+        self._record()
+        first: Played | None = None
+        for name in self.config.methods:
+            Console(stderr=True).print(f"[bold]bench-act2goal[/] {self.task}: {name}")
+            runs = {seed: self._trained(name, seed) for seed in self.config.seeds}
+            played = self._played(runs)
+            first = first or played
+            seconds = float(np.mean([_training_seconds(run) for run in runs.values()]))
+            yield name, _row(played, first) | {"training_seconds": seconds}
+            if name in self.config.practising:
+                yield from self._practices(name, runs, played)
+
+    def _practices(
+        self, name: str, runs: Mapping[int, Path], before: Played
+    ) -> Iterator[tuple[str, Row]]:
+        for practice in self.config.practices:
+            Console(stderr=True).print(f"[bold]bench-act2goal[/] {self.task}: {name}, {practice}")
+            curves = {seed: self._practised(run, practice, seed) for seed, run in runs.items()}
+            after = self._played(
+                {seed: run.with_name(f"{run.name}-{practice}") for seed, run in runs.items()}
+            )
+            row = _row(after, before)
+            yield (
+                f"{name}+{practice}",
+                {
+                    **row,
+                    "minutes": float(np.mean([curve[-1]["minutes"] for curve in curves.values()])),
+                    "forgetting_points": -row[WITHIN]["gain_points"],
+                    "curves": list(curves.values()),
+                },
+            )
+
+    def _record(self) -> None:
+        from robolearn.record import record
+
+        config = self.config
+        data, count = self.folder / "data", config.demonstrations
+        record(RecordConfig(out=data, env=self.env, episodes=count, workers=config.workers))
+
+    def _trained(self, name: str, seed: int) -> Path:
+        """The run of a method, trained where it is missing."""
+        from robolearn.prepared import trained
+
+        config, run = self.config, self.folder / f"{name}-{seed}"
+        settings = TrainConfig(
+            self.folder / "data",
+            run,
+            policy=METHODS[name],
+            steps=config.steps,
+            batch_size=config.batch_size,
+            seed=seed,
+            threads=1,
+        )
+        trained(settings)
+        return run
+
+    def _practised(self, run: Path, practice: str, seed: int) -> list[Row]:
+        """The rounds of a run's practice: minutes, success there and on what it was trained for."""
+        from robolearn.adapt import adapt
+
+        config = self.config
+        settings = AdaptConfig(
+            policy=run,
+            out=run.with_name(f"{run.name}-{practice}"),
+            env=self.env,
+            split=self.split,
+            minutes=config.minutes,
+            evaluate=config.evaluate,
+            replan_every=config.replan_every,
+            seed=3_000_000 + 100_000 * seed,
+            workers=config.workers,
+        )
+        rounds = adapt(replace(settings, **PRACTICES[practice]))["rounds"]
+        return [{key: row[key] for key in ("minutes", "practised", "original")} for row in rounds]
+
+    def _played(self, runs: Mapping[int, Path]) -> Played:
+        within = [self._evaluated(run, "train") for run in runs.values()]
+        beyond = [self._evaluated(run, self.split) for run in runs.values()]
+        latency = float(np.mean([result["latency_ms"]["p50"] for result in within]))
+        return Played(_episodes(within), _episodes(beyond), latency)
+
+    def _evaluated(self, run: Path, split: str) -> Result:
+        from robolearn.evaluate import evaluated
+
+        config = self.config
+        settings = EvalConfig(
+            policy=str(run),
+            out=run / f"eval-{split}",
+            env=self.env,
+            split=split,
+            episodes=config.episodes,
+            replan_every=config.replan_every,
+            videos=0,
+            workers=config.workers,
+        )
+        return evaluated(settings)
+
+
+def _beyond(task: str, split: str) -> str:
+    """This split, or the first that is not for training.
+
+    Raises:
+        ValueError: the task has none, or not this one.
+    """
+    from robolearn.registry import make_env
+
+    chosen = {"split": split} if split else {}
+    with closing(make_env(f"robolearn/{task}-v0", obs_type="state", **chosen)) as env:
+        found: Any = env.unwrapped
+        if len(found.splits) > 1:
+            return split or str(found.splits[1])
+    raise ValueError(f"{task} has no split beside train; leave it out of --tasks")
+
+
+def _training_seconds(run: Path) -> float:
+    return float(json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"])
+
+
+def _episodes(results: Sequence[Result]) -> list[EpisodeResult]:
+    return [episode for result in results for episode in result["episodes"]]
+
+
+def _wins(episodes: Sequence[EpisodeResult]) -> list[bool]:
+    return [bool(episode["success"]) for episode in episodes]
+
+
+def _row(played: Played, first: Played) -> Row:
+    return {
+        "n": len(played.within),
+        "plan_ms": played.plan_ms,
+        WITHIN: beside(_wins(played.within), _wins(first.within)),
+        BEYOND: beside(_wins(played.beyond), _wins(first.beyond)),
+        "by_distance": _by_distance(played.within),
+    }
+
+
+def _by_distance(episodes: Sequence[EpisodeResult]) -> list[Row]:
+    """Success of episodes with near, farther and far goals, by the steps of the expert."""
+    ordered = sorted(episodes, key=lambda episode: episode["goal_steps"])
+    return [
+        {
+            "steps": [ordered[part[0]]["goal_steps"], ordered[part[-1]]["goal_steps"]],
+            "n": len(part),
+            "success": float(np.mean([ordered[index]["success"] for index in part])),
+        }
+        for part in np.array_split(np.arange(len(ordered)), BINS)
+        if len(part)
+    ]
+
+
+def _over_tasks(tasks: Sequence[Row]) -> Row:
+    """Means of the methods that all tasks have, and their pairs on all tasks together."""
+    names = [name for name in tasks[0] if all(name in task for task in tasks)]
+    return {
+        name: {part: pooled([task[name][part] for task in tasks]) for part in (WITHIN, BEYOND)}
+        | {"plan_ms": float(np.mean([task[name]["plan_ms"] for task in tasks]))}
+        for name in names
+    }
+
+
+def main(config: BenchAct2GoalConfig) -> int:
+    """Runs the command."""
+    figures = bench(config)
+    table = Table("method", *(f"{task}, in and out" for task in figures["tasks"]), "mean", "points")
+    for name, mean in figures["mean"].items():
+        cells = [_both(row[name]) for row in figures["tasks"].values()]
+        table.add_row(name, *cells, _both(mean), f"{mean[WITHIN]['gain_points']:+.1f}")
+    Console().print(table)
+    print(f"{config.results / 'act2goal.json'} holds everything")
+    return 0
+
+
+def _both(row: Row) -> str:
+    return f"{row[WITHIN]['success']:.1%}, {row[BEYOND]['success']:.1%}"
