@@ -18,7 +18,6 @@ The first method is what all others are compared with, pair by pair; a method af
 compared with itself before. What was done stays in `out`, and a run that was cut off goes on.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -134,11 +133,13 @@ class Played:
         within: episodes like the demonstrations'.
         beyond: episodes unlike them.
         plan_ms: of a decision, the median.
+        training_seconds: that led to the policy, without practice.
     """
 
     within: list[EpisodeResult]
     beyond: list[EpisodeResult]
     plan_ms: float
+    training_seconds: float | None
 
 
 class Compared:
@@ -157,8 +158,7 @@ class Compared:
             runs = {seed: self._trained(name, seed) for seed in self.config.seeds}
             played = self._played(runs)
             first = first or played
-            seconds = float(np.mean([_training_seconds(run) for run in runs.values()]))
-            yield name, _row(played, first) | {"training_seconds": seconds}
+            yield name, _row(played, first) | {"training_seconds": played.training_seconds}
             if name in self.config.practising:
                 yield from self._practices(name, runs, played)
 
@@ -229,7 +229,8 @@ class Compared:
         within = [self._evaluated(run, "train") for run in runs.values()]
         beyond = [self._evaluated(run, self.split) for run in runs.values()]
         latency = float(np.mean([result["latency_ms"]["p50"] for result in within]))
-        return Played(_episodes(within), _episodes(beyond), latency)
+        trained = within[0]["training_seconds"]
+        return Played(_episodes(within), _episodes(beyond), latency, trained)
 
     def _evaluated(self, run: Path, split: str) -> Result:
         from robolearn.evaluate import evaluated
@@ -262,10 +263,6 @@ def _beyond(task: str, split: str) -> str:
         if len(found.splits) > 1:
             return split or str(found.splits[1])
     raise ValueError(f"{task} has no split beside train; leave it out of --tasks")
-
-
-def _training_seconds(run: Path) -> float:
-    return float(json.loads((run / "log.jsonl").read_text().splitlines()[-1])["seconds"])
 
 
 def _episodes(results: Sequence[Result]) -> list[EpisodeResult]:

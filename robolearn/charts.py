@@ -105,20 +105,21 @@ def calibration_chart(points: Sequence[Sequence[float]]) -> Markup:
     return _svg(axes)
 
 
-def latency_chart(agents: Mapping[str, tuple[float, float, float, float]]) -> Markup:
-    """Success against what a decision takes.
+def cost_chart(xlabel: str, agents: Mapping[str, tuple[float, float, float, float]]) -> Markup:
+    """Success against what it costs.
 
     Args:
-        agents: by name the time of a decision, ms, success, and its interval's ends, 0..1.
+        xlabel: what is spent.
+        agents: by name how much of it, success, and its interval's ends, 0..1.
     """
-    axes = _axes("decision, ms", "success")
-    for index, (name, (latency, success, low, high)) in enumerate(agents.items()):
+    axes = _axes(xlabel, "success")
+    for index, (name, (cost, success, low, high)) in enumerate(agents.items()):
         color, ends = THEME[SERIES[index % len(SERIES)]], [[success - low], [high - success]]
-        axes.errorbar([latency], [success], ends, fmt="o", color=color, markersize=5, elinewidth=1)
+        axes.errorbar([cost], [success], ends, fmt="o", color=color, markersize=5, elinewidth=1)
         beside = (7, 8 - 11 * (index % 3))  # names of points that lie together stay apart
         where: dict[str, Any] = {"xytext": beside, "textcoords": "offset points", "fontsize": 8}
-        axes.annotate(name, (latency, success), color=THEME["ink"], **where)
-    axes.set_xscale("symlog", linthresh=1.0)  # a script decides in no time
+        axes.annotate(name, (cost, success), color=THEME["ink"], **where)
+    axes.set_xscale("symlog", linthresh=1.0)  # a script costs nothing
     axes.set_xlim(-0.2, 3.0 * max(1.0, *(row[0] for row in agents.values())))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     _percents(axes)

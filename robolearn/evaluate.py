@@ -89,7 +89,7 @@ def evaluate(config: EvalConfig, enough: Enough = never) -> Result:
     check_writable(out)  # last: a mistake leaves nothing behind
     with Journal(out / JOURNAL, _about(config, source)) as journal:
         seconds = _play(config, job, journal, told, enough)
-        result = summarise(config, journal.rows, seconds)
+        result = summarise(config, journal.rows, seconds, source.training_seconds)
         save_config(config, out, "eval.json")  # config.json is a run's or a checkpoint's
         _save(result, out)
         film(config, job, result["episodes"], out)

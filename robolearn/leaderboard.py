@@ -33,14 +33,16 @@ def write_leaderboard(summary: Path, entries: Sequence[Entry], out: Path, max_vi
 
     result = json.loads(summary.read_text())
     agents = result["agents"]
-    keys = ("success", "success_low", "success_high")
+    latency = {name: row["latency_ms"]["p50"] for name, row in agents.items()}
+    trained = {name: row.get("training_seconds") for name, row in agents.items()}
     values = {
         "result": result,
         "agents": agents,
         "series": charts.SERIES,
-        "latency_chart": charts.latency_chart(
-            {n: (row["latency_ms"]["p50"], *(row[k] for k in keys)) for n, row in agents.items()}
-        ),
+        "latency_chart": charts.cost_chart("decision, ms", _successes(agents, latency)),
+        "training_chart": charts.cost_chart("training, minutes", _successes(agents, minutes))
+        if (minutes := {name: s / 60.0 for name, s in trained.items() if s is not None})
+        else None,
         "profile_chart": charts.profile_chart(
             {name: row["profile"] for name, row in agents.items()}, THRESHOLDS.tolist()
         ),
@@ -55,6 +57,17 @@ def write_leaderboard(summary: Path, entries: Sequence[Entry], out: Path, max_vi
     }
     write_atomic(out / "bench.html", page("leaderboard_template.html", **values).encode())
     write_atomic(out / "bench.md", markdown(result).encode())
+
+
+def _successes(
+    agents: Row, costs: Mapping[str, float]
+) -> dict[str, tuple[float, float, float, float]]:
+    """Cost, success, and the ends of its interval, of the agents whose cost is known."""
+    return {
+        name: (cost, row["success"], row["success_low"], row["success_high"])
+        for name, cost in costs.items()
+        for row in [agents[name]]
+    }
 
 
 def _varied(suite: Row) -> list[str]:

@@ -41,13 +41,16 @@ def row_of(episode: Episode) -> Row:
     }
 
 
-def summarise(config: EvalConfig, rows: Sequence[Row], seconds: float) -> Result:
+def summarise(
+    config: EvalConfig, rows: Sequence[Row], seconds: float, trained: float | None = None
+) -> Result:
     """The result: counts, Wilson interval, latency, versions.
 
     Args:
         config: of the evaluation.
         rows: of `row_of`, each with what the agent was told.
         seconds: that it took.
+        trained: seconds of training that led to the policy, if that is known.
     """
     successes = sum(row["success"] for row in rows)
     low, high = wilson(successes, len(rows))
@@ -76,6 +79,7 @@ def summarise(config: EvalConfig, rows: Sequence[Row], seconds: float) -> Result
         "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},
         "jumps": jumps([np.array(row["moves"]) for row in rows], config.replan_every, config.delay),
         "wall_seconds": seconds,
+        "training_seconds": trained,
         "versions": versions() | env_versions(config.env),
         "renderer": gl_renderer(),
         "config_hash": config_hash(config),

@@ -67,6 +67,11 @@ class Source(ABC):
     def fingerprint(self) -> str:
         """A digest of its weights and settings."""
 
+    @property
+    def training_seconds(self) -> float | None:
+        """Wall-clock time of the training that led to it, if that is known."""
+        return None
+
     @abstractmethod
     def load(self, device: str = "cpu") -> "Policy":
         """The policy, in eval mode.
@@ -149,6 +154,14 @@ class CheckpointSource(Source):
     def fingerprint(self) -> str:
         """See `Source`."""
         return checkpoint.fingerprint(self.folder)
+
+    @property
+    def training_seconds(self) -> float | None:
+        """See `Source`: of the run's own training, if the checkpoint lies in one."""
+        from robolearn.training_log import seconds_until
+
+        step = self.folder.parent.name
+        return seconds_until(self.run, int(step)) if self.run != self.folder else None
 
     def load(self, device: str = "cpu") -> "Policy":
         """See `Source`."""

@@ -100,6 +100,7 @@ def _agent(entry: Entry, stop: float) -> Row:
             "p50": float(np.median([result["latency_ms"]["p50"] for result in results])),
             "p99": max(result["latency_ms"]["p99"] for result in results),
         },
+        "training_seconds": results[0].get("training_seconds"),
         "wall_seconds": sum(result["wall_seconds"] for result in results),
         "failures": _count(result.get("failures", {}) for result in results),
         "tasks": cells,

@@ -3,8 +3,9 @@
 import json
 import signal
 import time
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 CONSOLE = Console(stderr=True)
 
 
+LOG: Final = "log.jsonl"
+
+
+def seconds_until(run: Path, step: int) -> float | None:
+    """Wall-clock time that a run had trained for at a step; None if its log does not say."""
+    if not (run / LOG).exists():
+        return None
+    lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
+    known = [line["seconds"] for line in lines if line["step"] <= step and "seconds" in line]
+    return float(known[-1]) if known else None
+
+
 class TrainingLog:
     """Shows a progress bar and writes the mean of every `log_every` steps.
 
@@ -26,7 +39,7 @@ class TrainingLog:
 
     def __init__(self, config: "TrainConfig", step: int) -> None:
         self.config, self._first = config, step
-        self._path = config.out / "log.jsonl"
+        self._path = config.out / LOG
         self._sums: dict[str, float] = {}
         self._count = 0
         self._seconds_before = 0.0  # what an interrupted run has trained already

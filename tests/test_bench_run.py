@@ -93,6 +93,18 @@ def test_the_summary_says_what_was_fixed(finished):
     assert novice["profile"][-1] >= novice["success"]
 
 
+def test_the_time_of_training_is_told_where_it_is_known(finished, toy_run):
+    settings, figures = finished
+    last = json.loads((toy_run / "log.jsonl").read_text().splitlines()[-1])
+    agents = figures["agents"]
+    assert agents["novice"]["training_seconds"] == last["seconds"] > 0
+    assert agents["able"]["training_seconds"] is None  # nobody trained the expert
+    chart = (settings.out / "bench.html").read_text().partition("Success against training time")[2]
+    chart = chart.partition("</figure>")[0]
+    assert "novice" in chart
+    assert "able" not in chart
+
+
 def test_pairs_are_tested_on_the_shared_seeds(finished):
     settings, figures = finished
     assert [(p["agent"], p["against"]) for p in figures["pairs"]] == [

@@ -1,5 +1,6 @@
 """What a training run keeps, and how it is stopped."""
 
+import json
 import os
 import signal
 
@@ -7,7 +8,7 @@ import pytest
 import toy
 from test_resume import log_of
 
-from robolearn.training_log import Interrupt, TrainingLog
+from robolearn.training_log import Interrupt, TrainingLog, seconds_until
 
 
 def test_a_second_ctrl_c_stops_at_once():
@@ -31,6 +32,13 @@ def test_the_log_keeps_means_over_its_interval(tmp_path, toy_data):
     lines = log_of(tmp_path)
     assert [(line["step"], line["loss"]) for line in lines] == [(3, 2.0), (6, 5.0), (7, 7.0)]
     assert [line["samples"] for line in lines] == [24, 48, 56]
+
+
+def test_the_time_until_a_step_stands_in_the_log(tmp_path):
+    assert seconds_until(tmp_path, 4) is None
+    lines = [{"step": 2, "seconds": 1.5}, {"step": 4, "seconds": 3.0}, {"step": 6, "seconds": 4.0}]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [seconds_until(tmp_path, step) for step in (1, 4, 5, 9)] == [None, 3.0, 3.0, 4.0]
 
 
 @pytest.mark.parametrize("damage", ['{"step": 2, "lo', "3", "[]", "null", '{"loss": 1}'])
