@@ -112,6 +112,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "bench_aloe:BenchAloeConfig",
         "measure post-training methods at equal numbers of interactions",
     ),
+    "bench-scale": (
+        "bench_scale",
+        "bench_scale:BenchScaleConfig",
+        "measure what workers and a Ray cluster are worth",
+    ),
     "bench-serve": (
         "bench_serve",
         "bench_serve:BenchServeConfig",
