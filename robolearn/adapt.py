@@ -40,7 +40,7 @@ from robolearn.files import AtomicFolder, check_writable
 from robolearn.goals import DEMONSTRATION, Pictures
 from robolearn.imagined import write_strip
 from robolearn.learn_options import AdaptConfig
-from robolearn.options import AgentOptions, EvalConfig
+from robolearn.options import WORKERS, AgentOptions, EvalConfig, worker_options
 from robolearn.policies.base import TrainablePolicy, as_tensors
 from robolearn.policies.fitting import in_bf16, minimise
 from robolearn.policies.lora import adapted, merge
@@ -60,7 +60,7 @@ PAGE: Final = "report.html"
 ORIGINAL: Final = "original"  # the evaluation of what the policy was trained for
 PRACTISED: Final = "practised"  # of what it practises
 # Options that change nothing of what the rounds leave.
-FREE: Final = ("out", "minutes", "rounds", "workers")
+FREE: Final = ("out", "minutes", "rounds", *WORKERS)
 
 
 def _everything(policy: nn.Module, rank: int, seed: int) -> dict[str, nn.Parameter]:
@@ -247,7 +247,7 @@ class Adaptation(Rounds):
             replan_every=config.replan_every,
             episodes=config.evaluate,
             videos=0,
-            workers=config.workers,
+            **worker_options(config),
             device=config.device,
         )
         goal = (DEMONSTRATION,) if config.goal == (OWN,) else config.goal

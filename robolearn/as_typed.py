@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Final
 
-from robolearn.options import EvalConfig
+from robolearn.options import WORKERS, EvalConfig
 
-NOT_TYPED: Final = ("out", "videos", "workers")  # change no episode
+NOT_TYPED: Final = ("out", "videos", *WORKERS)  # change no episode
 
 
 def eval_command(settings: EvalConfig) -> str:

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 from rich.console import Console
 from rich.table import Table
 
+from robolearn.options import WorkerOptions, worker_options
 from robolearn.results import save_result
 
 Part = Literal["experts", "env", "tasks", "peers", "data", "soak"]
@@ -55,7 +56,7 @@ HEADER: Final = ("command", "config", "config_hash", "versions", "revision", "ma
 
 
 @dataclass(frozen=True)
-class BenchConfig:
+class BenchConfig(WorkerOptions):
     """Measure speed against MuJoCo and LeRobot."""
 
     parts: tuple[Part, ...] = (
@@ -78,7 +79,6 @@ class BenchConfig:
     loader_workers: int = 2  # processes of LeRobot's DataLoader; `data` tries 0 as well
     soak_steps: int = 10_000_000  # control steps of `soak`, over all tasks
     soak_resets: int = 10_000  # of `soak`, with pictures, over all tasks
-    workers: int = 2  # processes that record and play
     seed: int = 0  # of the samples that are drawn
 
 
@@ -155,7 +155,7 @@ def demonstrations(config: BenchConfig) -> Path:
     if config.data:
         return config.data
     folder = config.out / "data"
-    record(RecordConfig(out=folder, env=ENV, episodes=config.episodes, workers=config.workers))
+    record(RecordConfig(out=folder, env=ENV, episodes=config.episodes, **worker_options(config)))
     return folder
 
 

@@ -30,7 +30,15 @@ from rich.table import Table
 
 from robolearn.config import check_same
 from robolearn.learn_options import AdaptConfig
-from robolearn.options import EvalConfig, RecordConfig, TrainConfig, check_at_least
+from robolearn.options import (
+    WORKERS,
+    EvalConfig,
+    RecordConfig,
+    TrainConfig,
+    WorkerOptions,
+    check_at_least,
+    worker_options,
+)
 from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import Act2GoalConfig, DiffusionConfig, FlowConfig
 from robolearn.results import EpisodeResult, Result, save_result
@@ -59,13 +67,13 @@ BINS: Final = 3  # of the distance to the goal, with as many episodes each
 SETTINGS: Final = "bench-act2goal.json"
 FREE: Final = (
     *("tasks", "methods", "practising", "practices", "seeds"),
-    *("results", "out", "workers"),
+    *("results", "out", *WORKERS),
 )
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class BenchAct2GoalConfig:
+class BenchAct2GoalConfig(WorkerOptions):
     """Measure policies that are shown their goal, before and after practice."""
 
     tasks: tuple[str, ...] = ("PickPlace", "Push", "OpenDrawer", "Reorient", "Sort")
@@ -83,7 +91,6 @@ class BenchAct2GoalConfig:
     evaluate: int = 25  # episodes of an evaluation after each round of practice
     episodes: int = 200  # of all other evaluations
     replan_every: int = 8  # steps of a chunk that are executed before looking again
-    workers: int = 2  # processes
 
     def __post_init__(self) -> None:
         """Refuses what measures nothing.
@@ -187,7 +194,7 @@ class Compared:
 
         config = self.config
         data, count = self.folder / "data", config.demonstrations
-        record(RecordConfig(out=data, env=self.env, episodes=count, workers=config.workers))
+        record(RecordConfig(out=data, env=self.env, episodes=count, **worker_options(config)))
 
     def _trained(self, name: str, seed: int) -> Path:
         """The run of a method, trained where it is missing."""
@@ -220,7 +227,7 @@ class Compared:
             evaluate=config.evaluate,
             replan_every=config.replan_every,
             seed=3_000_000 + 100_000 * seed,
-            workers=config.workers,
+            **worker_options(config),
         )
         rounds = adapt(replace(settings, **PRACTICES[practice]))["rounds"]
         return [{key: row[key] for key in ("minutes", "practised", "original")} for row in rounds]
@@ -244,7 +251,7 @@ class Compared:
             episodes=config.episodes,
             replan_every=config.replan_every,
             videos=0,
-            workers=config.workers,
+            **worker_options(config),
         )
         return evaluated(settings)
 

@@ -41,7 +41,14 @@ from rich.table import Table
 from robolearn.config import check_same
 from robolearn.files import copy_folder
 from robolearn.learn_options import Improve, ImproveConfig
-from robolearn.options import EvalConfig, RecordConfig, TrainConfig
+from robolearn.options import (
+    WORKERS,
+    EvalConfig,
+    RecordConfig,
+    TrainConfig,
+    WorkerOptions,
+    worker_options,
+)
 from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import FlowConfig
 from robolearn.policies.improver_configs import (
@@ -99,13 +106,13 @@ CONDITIONS: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
 }
 MEANT: Final = ("per_hour", "critic_auc", *CONDITIONS)  # over the tasks, where all have it
 SETTINGS: Final = "bench-aloe.json"
-FREE: Final = ("tasks", "methods", "seeds", "conditions", "results", "out", "workers")
+FREE: Final = ("tasks", "methods", "seeds", "conditions", "results", "out", *WORKERS)
 POSITIVE: Final = ("demonstrations", "steps", "batch_size", "rounds", "collected", "episodes")
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class BenchAloeConfig:
+class BenchAloeConfig(WorkerOptions):
     """Measure post-training methods at equal numbers of interactions."""
 
     tasks: tuple[str, ...] = ("PickPlace", "Insert", "Fold", "Sort")
@@ -126,7 +133,6 @@ class BenchAloeConfig:
     episodes: int = 500  # of each evaluation
     replan_every: int = 8  # steps of a chunk that are executed, and judged, at once
     candidates: int = 16  # among which a critic chooses
-    workers: int = 2  # processes
 
 
 def bench(config: BenchAloeConfig) -> Row:
@@ -184,7 +190,7 @@ def _base(config: BenchAloeConfig, env: str, folder: Path, seed: int) -> Path:
 
     data, run = folder / "data", folder / f"base-{seed}"
     plain: Any = {"obs_type": config.obs_type}
-    recording: Any = {"episodes": config.demonstrations, "workers": config.workers}
+    recording: Any = {"episodes": config.demonstrations, **worker_options(config)}
     record(RecordConfig(out=data, env=env, **recording, **plain))
     plain |= {"policy": config.flow, "batch_size": config.batch_size, "threads": 1, "seed": seed}
     schedule: Any = {"steps": config.steps, "save_every": config.steps}
@@ -210,7 +216,7 @@ def _improved(
             judged=METHODS[method].judged,
             correct=METHODS[method].correct,
             seed=3_000_000 + 100_000 * seed,
-            workers=config.workers,
+            **worker_options(config),
         )
     )
     if not METHODS[method].correct:
@@ -248,7 +254,7 @@ def _outcome(config: BenchAloeConfig, policy: Path, out: Path, scorer: str = "")
         episodes=config.episodes,
         replan_every=config.replan_every,
         videos=0,
-        workers=config.workers,
+        **worker_options(config),
     )
     if scorer:
         settings = replace(settings, scorer=scorer, candidates=config.candidates)

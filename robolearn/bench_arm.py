@@ -27,7 +27,7 @@ from rich.table import Table
 from robolearn.bench import collect
 from robolearn.busy import Beside, Busy
 from robolearn.contract import SO101
-from robolearn.options import ARM_LEAD
+from robolearn.options import ARM_LEAD, WorkerOptions, worker_options
 from robolearn.results import save_result
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ PARAPHRASES: Final = "train"  # wording of the instructions, in both worlds
 
 
 @dataclass(frozen=True)
-class BenchArmConfig:
+class BenchArmConfig(WorkerOptions):
     """Measure the arm's driver: faults, punctuality, and a policy in two worlds."""
 
     parts: tuple[Part, ...] = ("faults", "timing", "worlds")  # what to measure
@@ -211,7 +211,7 @@ def measure_worlds(config: BenchArmConfig) -> dict[str, Any]:
 
     assert config.policy is not None
     options: dict[str, Any] = {"episodes": config.episodes, "seed": config.seed, "videos": 0}
-    options |= {"replan_every": config.replan_every, "workers": config.workers}
+    options |= {"replan_every": config.replan_every, **worker_options(config)}
     out = config.out / "simulation"
     result = evaluate(
         EvalConfig(

@@ -9,6 +9,7 @@ from rich.progress import track
 from robolearn.agent import ExpertAgent
 from robolearn.bench import BenchConfig, chosen_tasks, name_of
 from robolearn.episodes import Episode
+from robolearn.options import worker_options
 from robolearn.stats import wilson
 from robolearn.workers import Job, run_seeds
 
@@ -24,7 +25,7 @@ def measure(config: BenchConfig) -> dict[str, Any]:
 def _expert(env_id: str, config: BenchConfig) -> dict[str, float]:
     job = Job(env_id, ExpertAgent, {"obs_type": "state"}, reduce=_outcome)
     seeds = range(config.expert_episodes)
-    outcomes = run_seeds(job, seeds, config.workers)
+    outcomes = run_seeds(job, seeds, **worker_options(config))
     label = name_of(env_id)
     seen = list(track(outcomes, label, len(seeds), console=Console(stderr=True)))
     rows, grades = np.array([row for row, _ in seen]), [graded for _, graded in seen]

@@ -73,7 +73,7 @@ def prepare(config: "BenchTacoConfig", sort: Sort, env_id: str, folder: Path) ->
 
 def _recorded(config: "BenchTacoConfig", folder: Path, env_id: str, *, sort: Sort | None) -> None:
     """Demonstrations for fine-tuning, or of a sort that is mixed with good ones."""
-    from robolearn.options import RecordConfig
+    from robolearn.options import RecordConfig, worker_options
     from robolearn.record import record
 
     plain: Any = {
@@ -81,7 +81,7 @@ def _recorded(config: "BenchTacoConfig", folder: Path, env_id: str, *, sort: Sor
         "env": env_id,
         "obs_type": config.obs_type,
         "instruction": goals(env_id).told,
-        "workers": config.workers,
+        **worker_options(config),
     }
     if sort is None:
         record(RecordConfig(**plain, episodes=config.good, seed=FINE_SEED))

@@ -32,6 +32,7 @@ from rich.table import Table
 
 from robolearn.config import check_same
 from robolearn.files import write_atomic
+from robolearn.options import WORKERS, WorkerOptions, worker_options
 from robolearn.policies.configs import DenoiserConfig, DiffusionConfig, FlowConfig
 from robolearn.results import Result, save_result
 
@@ -50,13 +51,13 @@ TARGET: Final = Fraction(4, 5)  # exact, so that 80 of 100 reach it
 PROBE_EPISODES: Final = 2  # whose decisions tell how many episodes there is time for
 FRAMES: Final = 32  # of the demonstrations, on which chunks are compared with what was done
 SETTINGS: Final = "bench-policies.json"
-FREE: Final = ("policies", "results", "workers", "loader_workers")  # change nothing that is in out
+FREE: Final = ("policies", "results", *WORKERS, "loader_workers")  # change nothing that is in out
 POSITIVE: Final = ("demonstrations", "minutes", "checkpoints", "episodes", "thinking")
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class BenchPoliciesConfig:
+class BenchPoliciesConfig(WorkerOptions):
     """Measure our policies beside LeRobot's, after the same time of training."""
 
     policies: tuple[Name, ...] = ("flow", "diffusion", "act", "lerobot-diffusion")  # in this order
@@ -69,7 +70,6 @@ class BenchPoliciesConfig:
     checkpoints: int = 1  # evaluations, at equal distances of the training
     episodes: int = 100  # of an evaluation
     thinking: float = 10.0  # minutes that a policy may decide in one; then it plays fewer episodes
-    workers: int = 2  # processes that record and evaluate
     loader_workers: int = 2  # processes that decode for LeRobot's policies
     seed: int = 0  # of training; evaluation uses seeds from 0
 
@@ -111,7 +111,7 @@ def _demonstrations(config: BenchPoliciesConfig) -> Path:
     from robolearn.record import record
 
     data = config.out / "data"
-    plain: Any = {"env": config.env, "obs_type": config.obs_type, "workers": config.workers}
+    plain: Any = {"env": config.env, "obs_type": config.obs_type, **worker_options(config)}
     record(RecordConfig(out=data, episodes=config.demonstrations, **plain))
     return data
 
@@ -173,7 +173,7 @@ def _evaluate(config: BenchPoliciesConfig, name: str, where: str, out: Path) -> 
         out=out / "probe",
         episodes=min(PROBE_EPISODES, config.episodes),
         videos=0,
-        workers=config.workers,
+        **worker_options(config),
     )
     settings = replace(settings, replan_every=REPLAN_EVERY.get(name, settings.replan_every))
     probe = evaluated(settings)

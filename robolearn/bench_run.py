@@ -15,6 +15,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from robolearn.config import check_same, to_json
+from robolearn.options import WorkerOptions, worker_options
 from robolearn.results import save_result
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class BenchRunConfig:
+class BenchRunConfig(WorkerOptions):
     """Run agents side by side on a suite."""
 
     suite: Positional[str]  # its name, see `robolearn bench list`, or a file NAME.toml
@@ -36,7 +37,6 @@ class BenchRunConfig:
     out: Path | None = None  # evaluations, pages and bench.json; by default runs/bench/SUITE
     videos: int = 2  # of each agent and task
     page_videos: int = 24  # how many of them the page embeds at most
-    workers: int = 2  # processes
     device: str = "cpu"
     results: Path | None = None  # also write the summary here, as SUITE.json; e.g. docs/results
 
@@ -161,7 +161,7 @@ def _settings(
         scorer=agent.scorer,
         out=out / agent.name / task.label,
         videos=config.videos,
-        workers=config.workers,
+        **worker_options(config),
         device=config.device,
     )
 

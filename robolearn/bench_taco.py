@@ -29,6 +29,7 @@ from rich.table import Table
 from robolearn.bench_candidates import latency
 from robolearn.bench_modes import KINDS, TASKS, Sort, goals, prepare
 from robolearn.config import check_same
+from robolearn.options import WORKERS, WorkerOptions, worker_options
 from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import FlowConfig, TacoConfig
 from robolearn.results import save_result
@@ -43,7 +44,7 @@ FREE: Final = (
     "candidates",
     "compared",
     "ablated",
-    "workers",
+    *WORKERS,
     "policy",
     "decisions",
 )
@@ -70,7 +71,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class BenchTacoConfig:
+class BenchTacoConfig(WorkerOptions):
     """Measure what choosing among candidate chunks is worth."""
 
     sorts: tuple[Sort, ...] = ("structured", "scatter")  # of demonstrations
@@ -92,7 +93,6 @@ class BenchTacoConfig:
     episodes: int = 500  # of each evaluation
     replan_every: int = 8  # steps of a chunk that are executed before looking again
     seed: int = 0  # of the first episode
-    workers: int = 2  # processes that record and evaluate
     policy: Path | None = None  # a run on pictures, e.g. runs/demo: its latency is measured too
     decisions: int = 200  # of each kind, for the latency
 
@@ -219,7 +219,7 @@ def evaluation(
         seed=config.seed,
         instruction=goals(source_of(policy).env).told,
         videos=0,
-        workers=config.workers,
+        **worker_options(config),
     )
     result = evaluated(settings)
     return {

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from robolearn.as_typed import eval_command, suite_of
 from robolearn.config import check_same, to_json
-from robolearn.options import AgentOptions, EvalConfig
+from robolearn.options import WORKERS, AgentOptions, EvalConfig, WorkerOptions, worker_options
 from robolearn.results import save_result, versions
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 SETTINGS: Final = "search.json"  # what all points depend on
 POINTS: Final = "points.jsonl"
-FREE: Final = ("out", "videos", "workers", "evaluations", "fresh")  # change no point
+FREE: Final = ("out", "videos", *WORKERS, "evaluations", "fresh")  # change no point
 SHARED: Final = ("env", "episodes", "seed", "split", "paraphrases", "variations")  # with eval
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchWorstConfig(AgentOptions):
+class BenchWorstConfig(AgentOptions, WorkerOptions):
     """Find the dynamics at which a policy does worst."""
 
     out: Path = Path("runs/worst")  # points, evaluations, result.json and the page
@@ -54,7 +54,6 @@ class BenchWorstConfig(AgentOptions):
     paraphrases: str = "held_out"  # wording of the instructions: train, held_out or all
     variations: dict[str, int] = field(default_factory=dict)  # around all, e.g. push 2 camera 1
     videos: int = 8  # how many episodes at the worst dynamics are filmed, failures first
-    workers: int = 2  # processes
 
     def __post_init__(self) -> None:
         """Refuses counts that leave nothing to do.
@@ -113,7 +112,7 @@ def _settings(config: BenchWorstConfig) -> EvalConfig:
     """The evaluation of every point, but for its dynamics."""
     agent = {f.name: getattr(config, f.name) for f in fields(AgentOptions)}
     shared = {name: getattr(config, name) for name in SHARED}
-    return EvalConfig(**agent, **shared, out=config.out, videos=0, workers=config.workers)
+    return EvalConfig(**agent, **shared, out=config.out, videos=0, **worker_options(config))
 
 
 def _about(config: BenchWorstConfig, source: "Source") -> Row:
@@ -133,8 +132,8 @@ def _search(
     from robolearn.worst import search
 
     bar = Progress(*Progress.get_default_columns(), console=Console(stderr=True))
-    trials = _Trials(settings)
-    with Journal(config.out / POINTS, about) as journal, crew(trials, config.workers) as play, bar:
+    players = crew(_Trials(settings), **worker_options(config))
+    with Journal(config.out / POINTS, about) as journal, players as play, bar:
         total, done = config.evaluations + 1, len(journal.rows)
         task = bar.add_task("searching", total=total, completed=done)
         judge = Remembered(settings, play, journal, lambda: bar.advance(task))

@@ -117,6 +117,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "bench_act2goal:BenchAct2GoalConfig",
         "measure policies that are shown their goal, before and after practice",
     ),
+    "bench-scale": (
+        "bench_scale",
+        "bench_scale:BenchScaleConfig",
+        "measure what workers and a Ray cluster are worth",
+    ),
     "bench-serve": (
         "bench_serve",
         "bench_serve:BenchServeConfig",

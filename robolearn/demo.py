@@ -15,7 +15,7 @@ from rich.console import Console
 from robolearn.checkpoint import checkpoints
 from robolearn.config import load_config, save_config
 from robolearn.evaluate import evaluate
-from robolearn.options import DemoConfig, EvalConfig, RecordConfig, TrainConfig
+from robolearn.options import DemoConfig, EvalConfig, RecordConfig, TrainConfig, worker_options
 from robolearn.record import record
 from robolearn.report import write_report
 from robolearn.results import Result, save_result
@@ -52,7 +52,7 @@ def demo(config: DemoConfig) -> Path:
     fresh = not data.exists()
     _check_same_demo(config)
     say(f"[bold]1/4[/] {size.episodes} demonstrations")
-    record(RecordConfig(out=data, episodes=size.episodes, workers=config.workers))
+    record(RecordConfig(out=data, episodes=size.episodes, **worker_options(config)))
     say(f"[bold]2/4[/] training for {size.steps} steps")
     training = TrainConfig(
         data, config.out, steps=size.steps, seed=config.seed, device=config.device
@@ -92,7 +92,7 @@ def _evaluate(config: DemoConfig, size: Size, *, shuffle: bool) -> Result:
             episodes=size.evaluate,
             shuffle_instructions=shuffle,
             videos=0 if shuffle else size.videos,
-            workers=config.workers,
+            **worker_options(config),
             device=config.device,
         )
     )

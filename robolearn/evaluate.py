@@ -30,7 +30,7 @@ from robolearn.files import check_writable, write_atomic
 from robolearn.filming import film
 from robolearn.goals import Wrap, goal_wrap
 from robolearn.journal import Journal
-from robolearn.options import EvalConfig
+from robolearn.options import WORKERS, EvalConfig, worker_options
 from robolearn.outcomes import row_of, summarise
 from robolearn.recall import Recall
 from robolearn.registry import env_versions, make_env
@@ -40,7 +40,7 @@ from robolearn.sources import Source, source_of
 from robolearn.workers import Job, run_seeds
 
 JOURNAL: Final = "episodes.jsonl"  # of an evaluation that is not finished
-FREE: Final = ("out", "videos", "workers")  # change no episode
+FREE: Final = ("out", "videos", *WORKERS)  # change no episode
 Row = dict[str, Any]
 Enough = Callable[[Sequence[Row]], bool]
 
@@ -129,7 +129,7 @@ def _play(
     begin = time.perf_counter() - (journal.rows[-1]["elapsed"] if done else 0.0)
     bar = Progress(*Progress.get_default_columns(), console=Console(stderr=True))
     seeds = range(config.seed + done, config.seed + config.episodes)
-    with bar, closing(run_seeds(job, seeds, config.workers)) as episodes:
+    with bar, closing(run_seeds(job, seeds, **worker_options(config))) as episodes:
         task = bar.add_task("evaluating", total=config.episodes, completed=done)
         while len(journal.rows) < config.episodes and not enough(journal.rows):
             row = next(episodes)

@@ -26,7 +26,7 @@ from robolearn.experience import Experience
 from robolearn.files import AtomicFolder, check_writable, copy_folder
 from robolearn.improve_report import COLUMNS, write_improve_report
 from robolearn.learn_options import ImproveConfig
-from robolearn.options import AgentOptions, EvalConfig
+from robolearn.options import WORKERS, AgentOptions, EvalConfig, worker_options
 from robolearn.policies import IMPROVERS
 from robolearn.policies.critic import Critic
 from robolearn.policies.improver import Improver
@@ -40,7 +40,7 @@ from robolearn.workers import Job, one_thread
 SETTINGS: Final = "improve.json"
 PAGE: Final = "report.html"
 # Options that change nothing of what the rounds leave.
-FREE: Final = ("out", "rounds", "workers", "candidates", "evaluate", "videos")
+FREE: Final = ("out", "rounds", *WORKERS, "candidates", "evaluate", "videos")
 TABLE: Final = {"round": ("Round", "{:d}"), "success": ("Success", "{:.1%}"), **COLUMNS}
 
 
@@ -152,7 +152,7 @@ class Improvement(Rounds):
             episodes=config.evaluate,
             variations=config.variations,
             videos=config.videos,
-            workers=config.workers,
+            **worker_options(config),
             device=config.device,
         )
         yield "actor", plain

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from robolearn.options import check_at_least
+from robolearn.options import WorkerOptions, check_at_least
 from robolearn.policies.improver_configs import (
     AloeConfig,
     AwrConfig,
@@ -52,7 +52,7 @@ Improve = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImproveConfig:
+class ImproveConfig(WorkerOptions):
     """Improve a policy by what it experiences: collect, judge, imitate, and again."""
 
     base: Path  # the policy to begin with: a run, or one of its checkpoints
@@ -73,7 +73,6 @@ class ImproveConfig:
     videos: int = 4  # episodes of each that are filmed
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
     seed: int = COLLECTED  # of the first episode; lower seeds are for evaluation and demonstrations
-    workers: int = 2  # processes
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -117,7 +116,7 @@ class OnlineConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptConfig:
+class AdaptConfig(WorkerOptions):
     """Practise towards goal pictures, and learn of what was reached, without reward."""
 
     policy: Path  # one that is shown its goal: a run, or one of its checkpoints
@@ -141,7 +140,6 @@ class AdaptConfig:
     data: Path | None = None  # these demonstrations; by default what the policy was trained on
     evaluate: int = 50  # episodes of each evaluation after every round
     seed: int = COLLECTED  # of the first episode; lower seeds are for evaluation and demonstrations
-    workers: int = 2  # processes
     device: str = "cpu"
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ answer at once. The comments are the help texts.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from tyro.conf import Positional
 
@@ -28,6 +28,7 @@ from robolearn.units import Units
 ARM_LEAD: Final = 2
 TOKEN: Final = "ROBOLEARN_TOKEN"  # variable of the secret that a server and its clients share
 Preset = Literal["demo", "long", "tiny"]
+WORKERS: Final = ("workers", "ray")  # change no episode
 
 
 def check_at_least(config: object, least: int, *names: str) -> None:
@@ -42,15 +43,27 @@ def check_at_least(config: object, least: int, *names: str) -> None:
             raise ValueError(f"--{option} is {getattr(config, name)}; give it {least} or more")
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """Who plays the episodes; they are the same."""
+
+    workers: int = 2  # processes
+    ray: str = ""  # a Ray cluster instead: its address, auto, or local to start one here
+
+
+def worker_options(config: WorkerOptions) -> dict[str, Any]:
+    """Who plays, for what else a command runs."""
+    return {name: getattr(config, name) for name in WORKERS}
+
+
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(WorkerOptions):
     """Record, train, evaluate and report, in one go."""
 
     preset: Preset = "demo"  # demo: at most 25 minutes on two cores; long: two hours; tiny: a test
     out: Path = Path("runs/demo")  # the run; data goes to <out>/data
     results: Path | None = None  # where to write the summary, e.g. docs/results; none: only <out>
     seed: int = 0
-    workers: int = 2
     device: str = "cpu"
 
 
@@ -126,7 +139,7 @@ class DeployConfig(AgentOptions, RobotOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordConfig(RobotOptions):
+class RecordConfig(RobotOptions, WorkerOptions):
     """Record demonstrations: of a task's scripted expert, or of a human with `--teleop`."""
 
     out: Path  # dataset folder; an existing one is continued
@@ -140,7 +153,6 @@ class RecordConfig(RobotOptions):
     seed: int = 1_000_000  # of the first episode; evaluation seeds start at 0
     image_size: tuple[int, int] = (48, 84)  # height and width, pixels
     keep_failures: bool = False  # also keep episodes in which the expert failed
-    workers: int = 2  # processes
     variations: dict[str, int] = field(default_factory=dict)  # name and level, e.g. push 2 mass 1
     obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # state: no pictures
     pursued: str = ""  # with the variation label: what is done instead of what is told
@@ -217,7 +229,7 @@ class FilterConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig(AgentOptions):
+class EvalConfig(AgentOptions, WorkerOptions):
     """Evaluate a policy on unseen seeds."""
 
     out: Path | None = None  # where the result goes; by default beside the run's checkpoints
@@ -234,7 +246,6 @@ class EvalConfig(AgentOptions):
     goal_data: Path | None = None  # a recording in which --goal words looks for pictures
     shuffle_instructions: bool = False  # tell the agent another episode's instruction: a control
     videos: int = 8  # how many episodes are filmed
-    workers: int = 2  # processes
 
 
 @dataclass(frozen=True)

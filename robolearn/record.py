@@ -20,7 +20,7 @@ from robolearn.contract import ArmSpec
 from robolearn.dataset import EpisodeDataset
 from robolearn.envs.render import gl_renderer
 from robolearn.episodes import Episode, EpisodeWriter
-from robolearn.options import RecordConfig
+from robolearn.options import RecordConfig, worker_options
 from robolearn.registry import env_versions, make_env
 from robolearn.robot import as_vector, kept_episodes, open_robot, open_simulated
 from robolearn.rollout import Observation, asking
@@ -104,7 +104,7 @@ def _expert(config: RecordConfig) -> Demonstrator:
     job = Job(config.env, ExpertAgent, options, asking(config.instruction, config.pursued))
 
     def episodes(seeds: Iterable[int]) -> Generator[Episode]:
-        with closing(run_seeds(job, seeds, config.workers)) as recorded:
+        with closing(run_seeds(job, seeds, **worker_options(config))) as recorded:
             yield from (e for e in recorded if config.keep_failures or e.success.any())
 
     cameras = dict.fromkeys(task.active_cameras, config.image_size)

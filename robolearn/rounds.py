@@ -25,6 +25,7 @@ from rich.table import Table
 
 from robolearn.config import NAME
 from robolearn.episodes import Episode, EpisodeWriter
+from robolearn.options import worker_options
 from robolearn.results import save_result
 from robolearn.rollout import arm_of
 from robolearn.workers import Job, make_vector, run_seeds
@@ -106,7 +107,7 @@ class Rounds(ABC):
             self.rollouts(number), arm=arm, fps=arm.control_hz, cameras=cameras
         ) as writer:
             missing, console = seeds[len(writer) :], Console(stderr=True)
-            with closing(run_seeds(job, missing, self.config.workers)) as episodes:
+            with closing(run_seeds(job, missing, **worker_options(self.config))) as episodes:
                 for episode in track(episodes, "acting", len(missing), console=console):
                     if look:
                         look(episode)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from robolearn.config import config_hash, from_json, to_json
-from robolearn.options import EvalConfig
+from robolearn.options import WORKERS, EvalConfig
 from robolearn.results import harder
 
 SUFFIX: Final = ".toml"
 # Settings of an evaluation that are the agent's or the machine's, and not the suite's.
-NOT_THE_SUITES: Final = ("policy", "scorer", "device", "out", "videos", "workers")
+NOT_THE_SUITES: Final = ("policy", "scorer", "device", "out", "videos", *WORKERS)
 
 
 @dataclass(frozen=True)

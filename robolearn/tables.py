@@ -230,6 +230,15 @@ def serve_table(results: Results) -> Rows:
     return rows if len(rows) > 1 else [*rows, [NOT_MEASURED, "", "", ""]]
 
 
+def scale_table(results: Results) -> Rows:
+    """Workers and a Ray cluster."""
+    rows = [["who plays", "episodes a minute", "the same, bit for bit"]]
+    for name, way in results.get("scale", {}).get("ways", {}).items():
+        same = "yes" if way["identical"] else "**no**"
+        rows.append([name, f"**{way['episodes_per_minute']:.0f}**", same])
+    return rows if len(rows) > 1 else [*rows, [NOT_MEASURED, "", ""]]
+
+
 def source_table(results: Results) -> Rows:
     """The command and the versions behind every result file."""
     rows = [["result", "command", "measured with"]]
@@ -283,6 +292,7 @@ TABLES: Final[dict[str, Callable[[Results], Rows]]] = {
     "tasks": task_table,
     "peers": peer_table,
     "soak": soak_table,
+    "scale": scale_table,
     "serve": serve_table,
     "sources": source_table,
     "commands": command_table,

@@ -1,28 +1,26 @@
-"""Episodes from several processes, in the order of their seeds.
+"""Episodes from several workers, in the order of their seeds.
 
-Every episode depends on its seed alone, so what comes out does not depend on how many workers
-there are. A worker that dies is an error: it is never counted as a failed episode.
+Every episode depends on its seed alone, so what comes out does not depend on how many workers there
+are, nor where. A worker that dies is never counted as a failed episode: what it had begun is played
+again by another one.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
-from itertools import islice
+from functools import partial
 from typing import Any, Protocol
 
 import gymnasium
 
+from robolearn.cluster import on_cluster
 from robolearn.episodes import Episode
+from robolearn.processes import in_processes
 from robolearn.registry import make_env
 from robolearn.rollout import Actor, rollout
 
 Opener = Callable[[gymnasium.vector.VectorEnv], Actor]
+Play = Callable[[Iterable[Any]], Iterator[Any]]
 
 
 def whole(episode: Episode) -> Episode:
@@ -32,7 +30,7 @@ def whole(episode: Episode) -> Episode:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker runs; it must be picklable, since workers are started afresh (spawn).
+    """What a worker runs; it must be picklable, since workers are processes started afresh.
 
     Attributes:
         env_id: the environment.
@@ -118,80 +116,43 @@ def _make(
     return wrap(env) if wrap else env
 
 
-def run_seeds(job: Job, seeds: Iterable[int], workers: int) -> Generator[Any]:
+def run_seeds(job: Job, seeds: Iterable[int], workers: int = 0, ray: str = "") -> Generator[Any]:
     """Yields the reduced episode of every seed, in order.
 
     Args:
         job: what to run.
         seeds: may be endless; only a few are taken ahead of what is consumed.
-        workers: processes; 0 runs in this one.
+        workers: processes; see `crew`.
+        ray: the address of a cluster; see `crew`.
     """
-    with crew(job, workers) as play:
+    with crew(job, workers, ray) as play:
         yield from play(seeds)
 
 
-@contextmanager
-def crew(job: "Opens", workers: int) -> Iterator[Callable[[Iterable[Any]], Iterator[Any]]]:
+def crew(job: "Opens", workers: int = 0, ray: str = "") -> AbstractContextManager[Play]:
     """Workers that stay until the end of the block, for work of which more comes later.
 
     Args:
         job: what they open, and then run on whatever they get, a seed or more.
         workers: processes; 0 runs in this one.
+        ray: a Ray cluster instead, see `robolearn.cluster`; "": none.
 
     Yields:
         A function from what is to be run to what comes out, in order.
+
+    Raises:
+        ChildProcessError: workers die again and again.
+        OSError, ValueError: no such cluster.
     """
-    if workers == 0:
-        with one_thread(), closing(job.open()) as worker:
-            yield partial(map, worker.run)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start, (job,)) as pool:
-        yield lambda items: _in_order(pool, iter(items), 2 * workers)
+    if ray:
+        return on_cluster(job, ray, workers)
+    return in_processes(job, workers) if workers else _here(job)
 
 
-def _in_order(pool: ProcessPoolExecutor, items: Iterator[Any], ahead: int) -> Iterator[Any]:
-    pending: list[Future] = [pool.submit(_run, item) for item in islice(items, ahead)]
-    try:
-        while pending:
-            yield pending.pop(0).result()
-            pending.extend(pool.submit(_run, item) for item in islice(items, 1))
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-_job: Opens | None = None
-
-
-def _start(job: Opens) -> None:
-    """Makes a fresh process a worker."""
-    import torch
-
-    global _job
-    _job = job
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers, and they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-@cache
-def _worker() -> Runs:
-    """Opened by the first task, because an error there reaches the caller as it is."""
-    assert _job is not None  # the pool ran _start first
-    return _job.open()
-
-
-def _run(item: Any) -> Any:  # noqa: ANN401
-    return _worker().run(item)
+@contextmanager
+def _here(job: "Opens") -> Iterator[Play]:
+    with one_thread(), closing(job.open()) as worker:
+        yield partial(map, worker.run)
 
 
 @contextmanager

@@ -73,6 +73,10 @@ INSTEAD = {
     "robolearn eval --policy runs/improved --scorer critic --candidates 16 --replan-every 8 "
     "--episodes 1 --videos 0 --workers 0",
     "robolearn bench-serve --policy runs/demo": "true",
+    # Starts a cluster; tests/test_cluster.py has one.
+    "robolearn bench-scale --policy runs/demo": "true",
+    "robolearn eval --policy runs/demo --ray local": "true",
+    "robolearn record --out data/cubes --ray auto": "true",
     "robolearn bench-policies": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",

@@ -1,14 +1,15 @@
 """Workers: the same episodes in the same order, and errors that arrive as errors."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -54,10 +55,38 @@ def test_threads_are_given_back():
         torch.set_num_threads(before)
 
 
-def test_a_worker_that_dies_is_an_error():
+def test_a_worker_that_is_killed_changes_nothing(tmp_path):
+    """The one beside it goes down with it, and both begin again."""
+    seeds, options = range(4, 12), {"image_size": (12, 16)}
+    whole = list(run_seeds(Job(toy.ENV_ID, ExpertAgent, options), seeds))
+    job = Job(toy.ENV_ID, ExpertAgent, options, wrap=partial(Mortal, tmp_path / "killed", 7))
+    again = list(run_seeds(job, seeds, 2))
+    assert (tmp_path / "killed").exists()
+    for a, b in zip(whole, again, strict=True):
+        assert_same(a, b)
+
+
+def test_workers_that_die_again_and_again_are_an_error():
+    """Never a failed episode, and not for ever."""
     job = Job(toy.ENV_ID, ExpertAgent, {"die": 3}, reduce=seed_of)
-    with pytest.raises(BrokenProcessPool):
-        list(run_seeds(job, range(1, 9), 1))
+    episodes = run_seeds(job, range(1, 9), 1)
+    assert list(islice(episodes, 2)) == [1, 2]
+    with pytest.raises(ChildProcessError, match="3 workers died one after the other, .* at 3 or"):
+        next(episodes)
+
+
+class Mortal(gymnasium.Wrapper):
+    """The first time that a seed is asked for, the process is killed."""
+
+    def __init__(self, note, seed, env):
+        super().__init__(env)
+        self.note, self.seed = note, seed
+
+    def reset(self, *, seed=None, options=None):
+        if seed == self.seed and not self.note.exists():
+            self.note.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().reset(seed=seed, options=options)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
