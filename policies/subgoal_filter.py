@@ -26,7 +26,7 @@ from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.aloe import auc
 from robolearn.policies.base import Chunks, Context, Generators, Policy
 from robolearn.policies.configs import SubgoalFilterConfig
-from robolearn.policies.fitted import Taught
+from robolearn.policies.fitted import Fitted, Taught
 from robolearn.policies.fitting import minimise
 from robolearn.policies.residual import residual_mlp
 from robolearn.policies.subgoal_examples import PROGRESS, WRONG, Examples
@@ -34,13 +34,13 @@ from robolearn.seeding import stream
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
-    from robolearn.options import FilterConfig
+    from robolearn.options import BesideConfig
 
 NARROW: Final = 32  # features of a cell
 JUDGED: Final = 256  # examples of each kind that tell how good it is
 
 
-class SubgoalFilter(Taught):
+class SubgoalFilter(Taught, Fitted):
     """See the module's docstring.
 
     Args:
@@ -79,7 +79,7 @@ class SubgoalFilter(Taught):
 
     @classmethod
     def fitted_to(
-        cls, policy: Policy, base: str, dataset: "EpisodeDataset", config: "FilterConfig"
+        cls, policy: Policy, base: str, dataset: "EpisodeDataset", config: "BesideConfig"
     ) -> tuple[Self, dict[str, Any]]:
         """See `Taught`; the figures tell of episodes that it did not learn from."""
         planner = _planner(policy)

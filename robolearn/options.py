@@ -21,6 +21,7 @@ from robolearn.policies.configs import (
     SubgoalFilterConfig,
     TacoConfig,
 )
+from robolearn.policies.latent_configs import CemConfig, GoalWriterConfig, SusieConfig
 from robolearn.units import Units
 
 # Control steps that pass between an action and its effect on the arm beyond those in simulation:
@@ -146,13 +147,16 @@ class RecordConfig(RobotOptions):
     pursued: str = ""  # with the variation label: what is done instead of what is told
 
 
+Learn = FlowConfig | DiffusionConfig | Act2GoalConfig | SusieConfig | CemConfig
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a policy on a dataset."""
 
     data: Path  # dataset folder
     out: Path  # run folder: config, log, checkpoints
-    policy: FlowConfig | DiffusionConfig | Act2GoalConfig = field(default_factory=FlowConfig)
+    policy: Learn = field(default_factory=FlowConfig)
     init: Path | None = None  # fine-tune this policy: a checkpoint, or a run; --policy is its own
     obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # what it looks at
     steps: int = 4000  # optimiser steps
@@ -203,14 +207,17 @@ class FitConfig:
             raise ValueError(f"noise is {self.noise}; give a share from 0 to 1")
 
 
+Beside = SubgoalFilterConfig | GoalWriterConfig
+
+
 @dataclass(frozen=True)
-class FilterConfig:
-    """Fit a filter to a policy that imagines: a scorer of what its plans are to lead to."""
+class BesideConfig:
+    """Fit what goes beside a policy that imagines: a filter of its plans, a writer of its goals."""
 
     base: Path  # the policy: a checkpoint, or a run (its newest checkpoint)
     data: Path | None = None  # dataset folder; by default what the policy was trained on
-    out: Path | None = None  # where the filter goes; by default into the run, under its kind
-    policy: SubgoalFilterConfig = field(default_factory=SubgoalFilterConfig)
+    out: Path | None = None  # where it goes; by default into the run, under its kind
+    policy: Beside = field(default_factory=SubgoalFilterConfig)
     seed: int = 0
     device: str = "cpu"
     units: Units | None = None  # of the dataset; by default as the policy was trained
