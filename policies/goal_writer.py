@@ -36,7 +36,7 @@ from robolearn.seeding import stream
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
-    from robolearn.options import BesideConfig
+    from robolearn.options import WriterConfig
 
 
 class GoalWriter(Taught):
@@ -128,7 +128,7 @@ class GoalWriter(Taught):
 
     @classmethod
     def fitted_to(
-        cls, policy: Policy, base: str, dataset: "EpisodeDataset", config: "BesideConfig"
+        cls, policy: Policy, base: str, dataset: "EpisodeDataset", config: "WriterConfig"
     ) -> tuple[Self, dict[str, Any]]:
         """See `Taught`; the figures tell of episodes that it did not learn from."""
         latents = latents_of(policy, f"a {cls.kind}")

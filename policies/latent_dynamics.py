@@ -10,6 +10,8 @@ absolute error of both. A part is p control steps; targets are relative to where
 B batch, N cells of all cameras, C channels of a latent, T parts of a chunk, J joints.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -84,12 +86,11 @@ class LatentDynamics(nn.Module):
         """
         parts = chunk.unflatten(1, (-1, self.part)).flatten(0, 1)
         forced = self(z[:, :-1].flatten(0, 1), joints[:, :-1].flatten(0, 1), parts)
-        steps = z.shape[1] - 1
-        taught = tuple(x.unflatten(0, (-1, steps)) for x in forced)
         rolled = self.unrolled(z[:, 0], joints[:, 0], chunk)
-        return self._error(*taught, z, joints), self._error(*rolled, z, joints)
+        after = z[:, 1:], joints[:, 1:]
+        return self._error(forced, after), self._error(rolled, after)
 
-    def _error(self, z: Tensor, joints: Tensor, seen: Tensor, positions: Tensor) -> Tensor:
-        """Mean absolute error of what was predicted; joints weigh in units of their spread."""
-        moved = (joints - positions[:, 1:]) / self.agent_pos.std
-        return (z.float() - seen[:, 1:]).abs().mean() + moved.abs().mean()
+    def _error(self, predicted: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
+        """Mean absolute error of latents and joints; these weigh in units of their spread."""
+        z, joints = (a.float().reshape(b.shape) - b for a, b in zip(predicted, seen, strict=True))
+        return z.abs().mean() + (joints / self.agent_pos.std).abs().mean()

@@ -34,7 +34,7 @@ from robolearn.seeding import stream
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
-    from robolearn.options import BesideConfig
+    from robolearn.options import FilterConfig
 
 NARROW: Final = 32  # features of a cell
 JUDGED: Final = 256  # examples of each kind that tell how good it is
@@ -79,7 +79,7 @@ class SubgoalFilter(Taught, Fitted):
 
     @classmethod
     def fitted_to(
-        cls, policy: Policy, base: str, dataset: "EpisodeDataset", config: "BesideConfig"
+        cls, policy: Policy, base: str, dataset: "EpisodeDataset", config: "FilterConfig"
     ) -> tuple[Self, dict[str, Any]]:
         """See `Taught`; the figures tell of episodes that it did not learn from."""
         planner = _planner(policy)

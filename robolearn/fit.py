@@ -10,13 +10,15 @@ from robolearn import checkpoint
 from robolearn.config import load_config, save_config
 from robolearn.dataset import EpisodeDataset
 from robolearn.files import check_writable
-from robolearn.options import BesideConfig, FitConfig, TrainConfig
+from robolearn.options import FilterConfig, FitConfig, TrainConfig, WriterConfig
 from robolearn.policies.base import Policy, usable_device
 from robolearn.policies.scorers import taught_type
 from robolearn.results import save_result
 
+Fitting = FitConfig | FilterConfig | WriterConfig
 
-def fit(config: FitConfig | BesideConfig) -> Path:
+
+def fit(config: Fitting) -> Path:
     """Fits a scorer, or what else there is, and returns its folder.
 
     Raises:
@@ -38,7 +40,7 @@ def fit(config: FitConfig | BesideConfig) -> Path:
     return out
 
 
-def _opened(config: FitConfig | BesideConfig, base: Path) -> tuple[Policy, EpisodeDataset]:
+def _opened(config: Fitting, base: Path) -> tuple[Policy, EpisodeDataset]:
     policy = checkpoint.load_policy(base, config.device)
     data, units = config.data, config.units
     if data is None:
@@ -61,7 +63,7 @@ def _training_of(base: Path) -> TrainConfig:
     return load_config(TrainConfig, run)
 
 
-def main(config: FitConfig | BesideConfig) -> int:
+def main(config: Fitting) -> int:
     """Runs the command."""
     out = fit(config)
     usage = taught_type(config.policy.kind).usage.format(base=config.base, out=out)

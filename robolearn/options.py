@@ -207,20 +207,30 @@ class FitConfig:
             raise ValueError(f"noise is {self.noise}; give a share from 0 to 1")
 
 
-Beside = SubgoalFilterConfig | GoalWriterConfig
-
-
 @dataclass(frozen=True)
 class BesideConfig:
-    """Fit what goes beside a policy that imagines: a filter of its plans, a writer of its goals."""
+    """What there is to say about anything that goes beside a policy that imagines."""
 
     base: Path  # the policy: a checkpoint, or a run (its newest checkpoint)
     data: Path | None = None  # dataset folder; by default what the policy was trained on
     out: Path | None = None  # where it goes; by default into the run, under its kind
-    policy: Beside = field(default_factory=SubgoalFilterConfig)
     seed: int = 0
     device: str = "cpu"
     units: Units | None = None  # of the dataset; by default as the policy was trained
+
+
+@dataclass(frozen=True)
+class FilterConfig(BesideConfig):
+    """Fit a filter to a policy that imagines: a scorer of what its plans are to lead to."""
+
+    policy: SubgoalFilterConfig = field(default_factory=SubgoalFilterConfig)
+
+
+@dataclass(frozen=True)
+class WriterConfig(BesideConfig):
+    """Fit a writer of goals to a policy that is shown them: it imagines what is told."""
+
+    policy: GoalWriterConfig = field(default_factory=GoalWriterConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
