@@ -85,35 +85,33 @@ class Endings:
             end, or over all, if there is for none; "held", how many were held out; "compared", over
             how many that mean is.
         """
-        held, known = np.flatnonzero(self._held), np.flatnonzero(~self._held)
+        held = np.flatnonzero(self._held)
         now, told = self._seen(self._first[held]), [self._told[k] for k in held]
-        begun, ends = self._seen(self._first[known]), self._seen(self._last[known])
-        noise = [stream(int(k), f"judged goals {seed}") for k in held]
-        others = [
-            self._telling([self._told[k] for k in known], begun, *row)
-            for row in zip(told, now, strict=True)
-        ]
-        random = stream(seed, "random goals").integers(len(known), size=len(held))
+        shown = self._retrieved(now, told)
+        known = self._last[~self._held]
+        drawn = stream(seed, "random goals").integers(len(known), size=len(held))
         goals = {
-            "generated": write(now, told, noise),
-            "retrieved": ends[[k or 0 for k in others]],
-            "random": ends[random],
+            "generated": write(now, told, [stream(int(k), f"judged goals {seed}") for k in held]),
+            "retrieved": self._seen(known[[k or 0 for k in shown]]),
+            "random": self._seen(known[drawn]),
             "now": now,
         }
-        truth = self._seen(self._last[held])
-        found = np.array([k is not None for k in others])
+        found = torch.tensor([k is not None for k in shown])
         compared = found if found.any() else ~found
-        distance: dict[str, float | None] = {
-            name: float((goal - truth).square().mean((1, 2)).cpu().numpy()[compared].mean())
-            for name, goal in goals.items()
-        }
-        if not found.any():
-            distance["retrieved"] = None
-        return {"distance": distance, "held": len(held), "compared": int(compared.sum())}
+        apart = {name: goal - self._seen(self._last[held]) for name, goal in goals.items()}
+        distance = {k: float(x[compared].square().mean()) for k, x in apart.items()}
+        missing = {} if found.any() else {"retrieved": None}
+        count = int(compared.sum())
+        return {"distance": distance | missing, "held": len(held), "compared": count}
 
-    def _telling(self, known: Sequence[str], begun: Tensor, told: str, now: Tensor) -> int | None:
-        apart = (begun - now).square().mean((1, 2)).cpu().numpy()
-        return remembered(told, known, apart, self._phrases)
+    def _retrieved(self, now: Tensor, told: Sequence[str]) -> list[int | None]:
+        """Which of the episodes that are learned from `--goal words` would show, if any."""
+        begun = self._seen(self._first[~self._held])
+        known = [self._told[k] for k in np.flatnonzero(~self._held)]
+        apart = torch.stack([(begun - x).square().mean((1, 2)) for x in now]).cpu().numpy()
+        return [
+            remembered(t, known, row, self._phrases) for t, row in zip(told, apart, strict=True)
+        ]
 
     @torch.no_grad()
     def _seen(self, frames: np.ndarray) -> Tensor:
