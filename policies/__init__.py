@@ -21,6 +21,8 @@ POLICIES: dict[str, Callable[[], "type[TrainablePolicy]"]] = {
     "flow": _lazy("flow", "FlowPolicy"),
     "diffusion": _lazy("diffusion", "DiffusionPolicy"),
     "act2goal": _lazy("act2goal", "Act2GoalPolicy"),
+    "susie": _lazy("susie", "SusiePolicy"),
+    "cem": _lazy("cem", "CemPolicy"),
     # made of another policy by post-training
     "recap": _lazy("recap", "RecapPolicy"),
     "fql": _lazy("fql", "FqlPolicy"),

@@ -38,9 +38,10 @@ from robolearn.policies.base import (
 )
 from robolearn.policies.configs import Act2GoalConfig
 from robolearn.policies.denoiser import Guide, draws_of
-from robolearn.policies.flow import FlowPolicy, between
+from robolearn.policies.flow import FlowPolicy
 from robolearn.policies.hashing import Hashing
 from robolearn.policies.heads import Prefix, TimeEncoder, TransformerLayer
+from robolearn.policies.latents import Latents
 from robolearn.policies.planning import Outlook, planned
 from robolearn.policies.temporal_distance import TemporalDistance
 from robolearn.policies.world_model import GROUPS, PLACE, Imagined, WorldModel
@@ -193,6 +194,11 @@ class Act2GoalPolicy(FlowPolicy):
         """See `Policy`."""
         return True
 
+    @property
+    def latents(self) -> Latents:
+        """What imagines, as what encodes pictures."""
+        return self.backbone.world
+
     def fit(self, dataset: "EpisodeDataset") -> None:
         """Also trains the autoencoder, which takes a minute or two; see `DenoisingPolicy`.
 
@@ -200,11 +206,6 @@ class Act2GoalPolicy(FlowPolicy):
             DatasetError: no episode is long enough for the chunk and the far points, or the
                 cameras' pictures have different sizes.
         """
-        if len({*self.cameras.values()}) > 1:
-            raise DatasetError(
-                f"{dataset.root} has pictures of several sizes; record all cameras in one for "
-                "act2goal"
-            )
         needed, longest = self.horizon + self.auxiliary + 1, int(dataset.episodes.length.max())
         if longest < needed:
             raise DatasetError(
@@ -213,9 +214,8 @@ class Act2GoalPolicy(FlowPolicy):
                 "ones, or give a smaller --policy.horizon"
             )
         self.backbone.fit(dataset.columns)
-        frames = {camera: dataset.frames(camera) for camera in self.cameras}
         seed = torch.initial_seed()
-        self.backbone.world.fit(frames, self.config.autoencoder_steps, seed)
+        self.backbone.world.fit(dataset, self.config.autoencoder_steps, seed)
         windows = Hindsight(
             dataset.windows(self.horizon), self.config.hindsight, hashing_of(self.config)
         )
@@ -231,12 +231,7 @@ class Act2GoalPolicy(FlowPolicy):
 
     def windows(self, dataset: "EpisodeDataset") -> Hindsight:
         """With the latents of what lies between now and goal; see `Policy`."""
-        sizes = self.cameras
-        (size,) = {*sizes.values()}
-        features = self.backbone.world.autoencoder.features(size)
-        latents = dataset.windows(1, tuple(sizes), features=features)
-        seen = dataset.windows(self.horizon, tuple(sizes))
-        return Hindsight(seen, self.config.hindsight, hashing_of(self.config), latents)
+        return self.backbone.world.hindsight(dataset, self.horizon, self.config.hindsight)
 
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
         """L_v + 0.1 L_a in the first stage, 0.1 L_v + L_a in the second; the distance in both."""
@@ -263,8 +258,6 @@ class Act2GoalPolicy(FlowPolicy):
     ) -> tuple[Tensor, list[Tensor]]:
         """L_v, and the features of each block; without a video, those of pure noise.
 
-        Velocities weigh by the square of the way that is left: as the frames would.
-
         Half of the examples begin at pure noise, which is all that the expert gets when it acts.
         """
         world = self.backbone.world
@@ -272,14 +265,10 @@ class Act2GoalPolicy(FlowPolicy):
         t = torch.zeros(len(now), 1, device=now.device)
         if not imagines:
             return noise.new_zeros(()), world(now, goal, noise, t, batch["steps"])[1]
-        # In full: autocast on a CPU cannot join the halves that the dataset keeps.
-        frames = world.joined({name: x.float() for name, x in batch["future"].items()})
+        frames = world.joined(batch["future"])
         later, often = (draws_of(rng.random, (len(now), 1)).to(now.device) for _ in range(2))
         t = torch.where(often < PURE, 0.0, later)
-        noisy = between(noise, frames, t[..., None, None])
-        velocity, features = world(now, goal, noisy, t, batch["steps"])
-        error = (velocity.float() - (frames - noise)) * (1.0 - t)[..., None, None]
-        return error.square().mean(), features
+        return world.loss((now, goal), frames, noise, t, batch["steps"])
 
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Outlook:
         """The world model's features, and what the expert keeps of them; see `Policy`."""
@@ -342,8 +331,7 @@ class Act2GoalPolicy(FlowPolicy):
 
     def gist(self, pixels: Mapping[str, Tensor]) -> Tensor:
         """The autoencoder's latents; see `Policy`."""
-        encode = self.backbone.world.autoencoder.encoder
-        return torch.cat([encode(pixels[name]).flatten(1) for name in self.cameras], 1)
+        return self.latents.encode(pixels).flatten(1)
 
     def imagine(self, observation: Batch) -> Imagined:
         """The frames at the hashed steps; see `Policy`."""

@@ -1,4 +1,4 @@
-"""Scorers that were fitted to a policy, and whose checkpoints are ours."""
+"""What is fitted to a policy and saved beside it: scorers of candidates, writers of goals."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -15,38 +15,18 @@ if TYPE_CHECKING:
     from robolearn.sources import Source
 
 
-class Fitted(nn.Module, ABC):
+class Beside(nn.Module, ABC):
     """See the module's docstring; the weights' shapes follow from `description`."""
 
     kind: ClassVar[str]  # names the method in checkpoints and on the command line
 
     @abstractmethod
-    def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
-        """See `Scorer`."""
-
-    @abstractmethod
     def check_base(self, policy: Policy, source: "Source") -> None:
-        """Refuses candidates of another policy than the one it was fitted to.
+        """Refuses another policy than the one it was fitted to.
 
         Raises:
             CheckpointError: it is another one.
         """
-
-    def check_executed(self, executed: slice) -> None:
-        """Refuses other steps of a chunk to be executed than it rates; here none.
-
-        Raises:
-            CheckpointError: others.
-        """
-        del executed
-
-    def prepare(self, policy: Policy) -> None:
-        """Asks the policy for what it rates beside chunks and features; here for nothing.
-
-        Raises:
-            CheckpointError: the policy has no such thing.
-        """
-        del policy
 
     @abstractmethod
     def description(self) -> dict[str, Any]:
@@ -66,19 +46,48 @@ class Fitted(nn.Module, ABC):
         """Reads a checkpoint that `save` wrote.
 
         Raises:
-            CheckpointError: missing or damaged files, another kind of scorer.
+            CheckpointError: missing or damaged files, another kind.
         """
         description, weights = checkpoint.load_model(folder, cls.kind)
-        with checkpoint.describing(folder, f"{cls.kind} scorer"):
-            scorer = cls.from_description(description)
-        checkpoint.assign_weights(scorer, weights, folder)
-        return scorer.to(usable_device(device)).eval()
+        with checkpoint.describing(folder, cls.kind):
+            fitted = cls.from_description(description)
+        checkpoint.assign_weights(fitted, weights, folder)
+        return fitted.to(usable_device(device)).eval()
 
 
-class Taught(Fitted):
+class Fitted(Beside):
+    """A scorer that was fitted to a policy."""
+
+    @abstractmethod
+    def score(self, context: Context, chunks: Chunks, noise: Generators) -> Tensor:
+        """See `Scorer`."""
+
+    def check_executed(self, executed: slice) -> None:
+        """Refuses other steps of a chunk to be executed than it rates; here none.
+
+        Raises:
+            CheckpointError: others.
+        """
+        del executed
+
+    def prepare(self, policy: Policy) -> None:
+        """Asks the policy for what it rates beside chunks and features; here for nothing.
+
+        Raises:
+            CheckpointError: the policy has no such thing.
+        """
+        del policy
+
+
+class Taught(Beside):
     """Fitted by `robolearn train` to one very checkpoint, whose fingerprint is its `base`."""
 
     base: str
+    # What to do next, with the {base} and the folder {out}.
+    usage: ClassVar[str] = (
+        "choose among candidates with:\n"
+        "  robolearn eval --policy {base} --scorer {out} --candidates 16"
+    )
 
     @classmethod
     @abstractmethod
@@ -102,11 +111,11 @@ class Taught(Fitted):
         """
 
     def check_base(self, policy: Policy, source: "Source") -> None:
-        """See `Fitted`."""
+        """See `Beside`."""
         del policy
         if self.base != (found := source.fingerprint):
             raise checkpoint.CheckpointError(
-                f"this {self.kind} scorer was fitted to another policy ({self.base[:12]}) than "
+                f"this {self.kind} was fitted to another policy ({self.base[:12]}) than "
                 f"{source.where} ({found[:12]}); "
                 f"fit one with: robolearn train --policy {self.kind} --base {source.where}"
             )

@@ -120,9 +120,10 @@ VERIFIERS: Final = {
     "mahalanobis": "comparators:Mahalanobis",
     "rnd": "comparators:Rnd",
 }
-# Those that `robolearn train` fits, and those that any command opens.
-TAUGHT: Final = {**VERIFIERS, "subgoal-filter": "subgoal_filter:SubgoalFilter"}
-FITTED: Final = {**TAUGHT, "critic": "critic:Critic"}
+SCORERS: Final = {**VERIFIERS, "subgoal-filter": "subgoal_filter:SubgoalFilter"}
+# Those that any command opens, and what `robolearn train` fits.
+FITTED: Final = {**SCORERS, "critic": "critic:Critic"}
+TAUGHT: Final = {**SCORERS, "goal-writer": "goal_writer:GoalWriter"}
 
 
 def verifier_type(kind: str) -> "type[Verifier]":
@@ -135,7 +136,7 @@ def taught_type(kind: str) -> "type[Taught]":
     return _class(TAUGHT[kind])
 
 
-def _class(place: str) -> Any:  # noqa: ANN401 (a scorer's class)
+def _class(place: str) -> Any:  # noqa: ANN401 (a class)
     module, _, name = place.partition(":")
     return getattr(import_module(f"robolearn.policies.{module}"), name)
 
@@ -161,7 +162,7 @@ def open_scorer(name: str, policy: Policy, source: "Source", executed: slice = W
     place = source.run / name if name in FITTED else Path(name)
     if not place.exists():
         known = ", ".join([*UNFITTED, *FITTED])
-        how = f"fit one with: robolearn train --policy {name if name in TAUGHT else 'taco'}"
+        how = f"fit one with: robolearn train --policy {name if name in SCORERS else 'taco'}"
         how = "fit one with: robolearn improve" if name == "critic" else how
         raise checkpoint.CheckpointError(
             f"there is no scorer {name!r} ({place} does not exist); known are {known} and folders "

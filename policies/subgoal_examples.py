@@ -52,8 +52,7 @@ class Examples:
     def __init__(self, policy: Act2GoalPolicy, dataset: "EpisodeDataset") -> None:
         self._world, self._goals = policy.backbone.world, policy.config.hindsight
         cameras = tuple(policy.cameras)
-        (size,) = {*policy.cameras.values()}
-        seen = self._world.autoencoder.features(size)
+        seen = self._world.features()
         self._pixels = dataset.windows(1, cameras)
         self._frames = dataset.windows(1, cameras, features=seen)
         self._pairs = Hindsight(self._pixels, self._goals)
@@ -105,7 +104,7 @@ class Examples:
     def _latents(self, frames: np.ndarray) -> Tensor:
         """Latents (B, N, C) of frames, as the world model imagines them."""
         views = self._frames.views(frames[:, None])["features"]
-        return self._world.joined(as_tensors(views, self._world.start.device))[:, 0].float()
+        return self._world.joined(as_tensors(views, self._world.start.device))[:, 0]
 
     @torch.no_grad()
     def _seen(self, frames: np.ndarray, rng: np.random.Generator) -> Tensor:

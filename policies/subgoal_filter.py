@@ -26,7 +26,7 @@ from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.aloe import auc
 from robolearn.policies.base import Chunks, Context, Generators, Policy
 from robolearn.policies.configs import SubgoalFilterConfig
-from robolearn.policies.fitted import Taught
+from robolearn.policies.fitted import Fitted, Taught
 from robolearn.policies.fitting import minimise
 from robolearn.policies.residual import residual_mlp
 from robolearn.policies.subgoal_examples import PROGRESS, WRONG, Examples
@@ -40,7 +40,7 @@ NARROW: Final = 32  # features of a cell
 JUDGED: Final = 256  # examples of each kind that tell how good it is
 
 
-class SubgoalFilter(Taught):
+class SubgoalFilter(Taught, Fitted):
     """See the module's docstring.
 
     Args:

@@ -26,7 +26,7 @@ from robolearn.policies.base import (
     Policy,
     as_tensors,
 )
-from robolearn.policies.fitted import Taught
+from robolearn.policies.fitted import Fitted, Taught
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ BATCH = 64  # observations that are searched at once
 LEAST = 16  # features that something can be learned from
 
 
-class Verifier(Taught):
+class Verifier(Taught, Fitted):
     """Rates features (N, F); see the module's docstring.
 
     Args:

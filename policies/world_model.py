@@ -15,16 +15,24 @@ future hears the time, and how far its frames and the goal are.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robolearn.policies.autoencoder import Autoencoder, Encoder, cells_of
-from robolearn.policies.configs import Act2GoalConfig
+from robolearn.hindsight import Hindsight
+from robolearn.policies.autoencoder import Encoder
+from robolearn.policies.configs import HindsightConfig
+from robolearn.policies.flow import between
 from robolearn.policies.hashing import Hashing
 from robolearn.policies.heads import Modulated, SelfAttention, TimeEncoder, feed_forward
+from robolearn.policies.latents import Latents
+
+if TYPE_CHECKING:
+    from robolearn.dataset import EpisodeDataset
+    from robolearn.policies.configs import Act2GoalConfig
+    from robolearn.policies.latent_configs import SusieConfig
 
 GROUPS: Final = 3  # of tokens: now, goal, future
 PLACE: Final = 1.0  # spread of the places that tokens begin with, as their contents are
@@ -44,7 +52,7 @@ class Imagined:
     offsets: Tensor
 
 
-class WorldModel(nn.Module):
+class WorldModel(Latents):
     """See the module's docstring.
 
     Args:
@@ -57,16 +65,12 @@ class WorldModel(nn.Module):
 
     def __init__(
         self,
-        config: Act2GoalConfig,
+        config: "Act2GoalConfig | SusieConfig",
         cameras: Mapping[str, tuple[int, int]],
         hashing: Hashing,
     ) -> None:
-        super().__init__()
-        self.cameras, self.hashing, width = dict(cameras), hashing, config.width
-        self.cells = {name: cells_of(size) for name, size in cameras.items()}
-        self.count = sum(rows * columns for rows, columns in self.cells.values())
-        frames = hashing.frames * config.latents
-        self.autoencoder = Autoencoder(config.latents)
+        super().__init__(cameras, config.latents)
+        self.hashing, width, frames = hashing, config.width, hashing.frames * config.latents
         self.eye = Encoder(config.latents)  # begins as the autoencoder's, and learns to act
         self.inward = nn.Linear(config.latents, width)
         self.noisy = nn.Linear(frames, width)
@@ -83,9 +87,9 @@ class WorldModel(nn.Module):
         )
         self.register_buffer("start", noise, persistent=False)
 
-    def fit(self, frames: Mapping[str, np.ndarray], steps: int, seed: int) -> list[float]:
-        """Trains the autoencoder; the eye begins as it is. See `Autoencoder.fit`."""
-        losses = self.autoencoder.fit(frames, steps, seed)
+    def fit(self, dataset: "EpisodeDataset", steps: int, seed: int) -> list[float]:
+        """Trains the autoencoder; the eye begins as it is. See `Latents`."""
+        losses = super().fit(dataset, steps, seed)
         self.eye.load_state_dict(self.autoencoder.encoder.state_dict())
         return losses
 
@@ -93,10 +97,20 @@ class WorldModel(nn.Module):
         """Clean latents (B, N, C) of uint8 pictures (B, h, w, 3), by camera."""
         return self.joined({name: self.eye(pixels[name])[:, None] for name in self.cameras})[:, 0]
 
-    def joined(self, latents: Mapping[str, Tensor]) -> Tensor:
-        """Latents (B, T, C, h', w') of the cameras, always in the same order, as (B, T, N, C)."""
-        cells = [latents[name].flatten(3).transpose(2, 3) for name in self.cameras]
-        return torch.cat(cells, dim=2)
+    def hindsight(
+        self, dataset: "EpisodeDataset", horizon: int, goals: HindsightConfig
+    ) -> Hindsight:
+        """Windows of chunks with goals, and latents of the frames at the hashed steps.
+
+        Args:
+            dataset: of them.
+            horizon: steps of a chunk.
+            goals: which ones.
+        """
+        cameras = tuple(self.cameras)
+        seen = dataset.windows(horizon, cameras)
+        latents = dataset.windows(1, cameras, features=self.features())
+        return Hindsight(seen, goals, self.hashing, latents)
 
     def forward(
         self, now: Tensor, goal: Tensor, noisy: Tensor, t: Tensor, steps: Tensor
@@ -128,6 +142,25 @@ class WorldModel(nn.Module):
         conditions = [now, self.clean[1] + ahead, self.time(t) + ahead]
         return nn.functional.silu(torch.stack(conditions, 1))[:, :, None]
 
+    def loss(
+        self, ends: tuple[Tensor, Tensor], frames: Tensor, noise: Tensor, t: Tensor, steps: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The error of the velocity, and the features of each block.
+
+        Velocities weigh by the square of the way that is left: as the frames would.
+
+        Args:
+            ends: latents of observation and goal (B, N, C).
+            frames: those that shall be imagined (B, T, N, C).
+            noise: likewise.
+            t: flow time in 0..1, (B, 1).
+            steps: K (B,).
+        """
+        noisy = between(noise, frames, t[..., None, None])
+        velocity, features = self(*ends, noisy, t, steps)
+        error = (velocity.float() - (frames - noise)) * (1.0 - t)[..., None, None]
+        return error.square().mean(), features
+
     def imagine(self, now: Tensor, goal: Tensor, steps: Tensor, count: int) -> Tensor:
         """Latents of the frames at the hashed steps (B, T, N, C), in `count` steps from noise."""
         return self.plan(now, goal, steps, count, self.start.expand(len(now), -1, -1, -1))[0]
@@ -143,15 +176,6 @@ class WorldModel(nn.Module):
             velocity, features = self(now, goal, x, t, steps)
             x = x + velocity / count
         return x, features
-
-    def decode(self, latents: Tensor) -> dict[str, Tensor]:
-        """Pictures uint8 (B, T, h, w, 3) of latents (B, T, N, C), by camera."""
-        parts = latents.split([rows * columns for rows, columns in self.cells.values()], dim=2)
-        pictures = {}
-        for (name, size), part in zip(self.cameras.items(), parts, strict=True):
-            maps = part.transpose(2, 3).unflatten(3, self.cells[name]).flatten(0, 1)
-            pictures[name] = self.autoencoder.decode(maps, size).unflatten(0, latents.shape[:2])
-        return pictures
 
 
 class Block(nn.Module):

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any, Final
 
 _TRAIN, _FIT = ("train", "options:TrainConfig"), ("fit", "options:FitConfig")
-_FILTER = ("fit", "options:FilterConfig")
+_FILTER, _WRITER = ("fit", "options:FilterConfig"), ("fit", "options:WriterConfig")
 _IMPROVE = ("improve", "learn_options:ImproveConfig")
 # A command one of whose options names the method that it is about:
 # method -> (module, module:class of the config, module:class of the config's field of that name)
@@ -21,11 +21,14 @@ METHODS: Final = {
         "flow": (*_TRAIN, "policies.configs:FlowConfig"),
         "diffusion": (*_TRAIN, "policies.configs:DiffusionConfig"),
         "act2goal": (*_TRAIN, "policies.configs:Act2GoalConfig"),
+        "susie": (*_TRAIN, "policies.latent_configs:SusieConfig"),
+        "cem": (*_TRAIN, "policies.latent_configs:CemConfig"),
         "taco": (*_FIT, "policies.configs:TacoConfig"),
         "knn": (*_FIT, "policies.configs:KnnConfig"),
         "mahalanobis": (*_FIT, "policies.configs:MahalanobisConfig"),
         "rnd": (*_FIT, "policies.configs:RndConfig"),
         "subgoal-filter": (*_FILTER, "policies.configs:SubgoalFilterConfig"),
+        "goal-writer": (*_WRITER, "policies.latent_configs:GoalWriterConfig"),
     },
     "improve": {
         "aloe": (*_IMPROVE, "policies.improver_configs:AloeConfig"),

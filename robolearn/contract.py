@@ -49,7 +49,7 @@ class Info:
     GRADE: Final = "grade/"  # + name; float: how well it has gone, of tasks that are graded
     FAULT: Final = "fault"  # str: "" or a fault code; a fault truncates the episode
     FAILURE: Final = "failure"  # str: "" or why the episode failed, in evaluations only
-    GOAL_SOURCE: Final = "goal_source"  # str: where its goal picture was recorded, likewise
+    GOAL_SOURCE: Final = "goal_source"  # str: where its goal picture comes from, likewise
     GOAL_STEPS: Final = "goal_steps"  # int: that the expert took to the goal shown; 0: unknown
 
 

@@ -56,7 +56,7 @@ class Episode:
     truncated: bool  # time limit or fault
     fault: str = ""  # fault code
     failure: str = ""  # why it failed, see `robolearn.envs.failures`; not stored in datasets
-    goal_source: str = ""  # where its goal picture was recorded, if it was; not stored in datasets
+    goal_source: str = ""  # where its goal picture comes from, if known; not stored in datasets
     goal_steps: int = 0  # that the expert took to that goal, if known; not stored in datasets
     # How well it went, by name, of tasks that are graded; not stored in datasets.
     grades: dict[str, float] = field(default_factory=dict)

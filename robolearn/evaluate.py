@@ -32,11 +32,11 @@ from robolearn.goals import Wrap, goal_wrap
 from robolearn.journal import Journal
 from robolearn.options import WORKERS, EvalConfig, worker_options
 from robolearn.outcomes import row_of, summarise
-from robolearn.recall import Recall
 from robolearn.registry import env_versions, make_env
 from robolearn.results import Result, harder, versions
 from robolearn.rollout import Actor, asking
 from robolearn.sources import Source, source_of
+from robolearn.told import maker_of
 from robolearn.workers import Job, run_seeds
 
 JOURNAL: Final = "episodes.jsonl"  # of an evaluation that is not finished
@@ -236,8 +236,8 @@ def job_of(config: EvalConfig, told: Mapping[int, str] | None = None) -> Job:
     asked, options = asking(config.instruction), _env_options(config)
     source, shown = source_of(config.policy), None
     if source.goals:
-        recall = partial(Recall, config.goal_data, source.where) if config.goal_data else None
-        shown = goal_wrap(config.goal, source.cameras, config.env, options, recall)
+        maker = maker_of(config.goal, config.goal_data, source)
+        shown = goal_wrap(config.goal, source.cameras, config.env, options, maker)
         options |= {"goal_pixels": True} if shown is None else {}
     elif config.goal_data:
         raise ValueError(f"{config.policy} is told its goal and shown none; leave out --goal-data")

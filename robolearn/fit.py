@@ -1,6 +1,7 @@
-"""`robolearn train --policy taco --base RUN`: fits a scorer to a policy and its demonstrations.
+"""`robolearn train --policy taco --base RUN`: fits what goes beside a policy to its demonstrations.
 
-It is saved with the fingerprint of the policy, so that it never rates another one's candidates.
+It is saved with the fingerprint of the policy, so that it never rates another one's candidates, or
+writes another one's goals.
 """
 
 from pathlib import Path
@@ -9,14 +10,16 @@ from robolearn import checkpoint
 from robolearn.config import load_config, save_config
 from robolearn.dataset import EpisodeDataset
 from robolearn.files import check_writable
-from robolearn.options import FilterConfig, FitConfig, TrainConfig
+from robolearn.options import FilterConfig, FitConfig, TrainConfig, WriterConfig
 from robolearn.policies.base import Policy, usable_device
 from robolearn.policies.scorers import taught_type
 from robolearn.results import save_result
 
+Fitting = FitConfig | FilterConfig | WriterConfig
 
-def fit(config: FitConfig | FilterConfig) -> Path:
-    """Fits a scorer and returns its folder.
+
+def fit(config: Fitting) -> Path:
+    """Fits a scorer, or what else there is, and returns its folder.
 
     Raises:
         FileExistsError: `out` holds something already.
@@ -30,14 +33,14 @@ def fit(config: FitConfig | FilterConfig) -> Path:
     check_writable(out)
     policy, dataset = _opened(config, base)
     kind = taught_type(config.policy.kind)
-    scorer, figures = kind.fitted_to(policy, checkpoint.fingerprint(base), dataset, config)
-    scorer.save(out)
+    fitted, figures = kind.fitted_to(policy, checkpoint.fingerprint(base), dataset, config)
+    fitted.save(out)
     save_config(config, out, "fit.json")
     save_result(out, "figures", config, figures)
     return out
 
 
-def _opened(config: FitConfig | FilterConfig, base: Path) -> tuple[Policy, EpisodeDataset]:
+def _opened(config: Fitting, base: Path) -> tuple[Policy, EpisodeDataset]:
     policy = checkpoint.load_policy(base, config.device)
     data, units = config.data, config.units
     if data is None:
@@ -60,9 +63,9 @@ def _training_of(base: Path) -> TrainConfig:
     return load_config(TrainConfig, run)
 
 
-def main(config: FitConfig | FilterConfig) -> int:
+def main(config: Fitting) -> int:
     """Runs the command."""
     out = fit(config)
-    print(f"{out} is fitted; choose among candidates with:")
-    print(f"  robolearn eval --policy {config.base} --scorer {out} --candidates 16")
+    usage = taught_type(config.policy.kind).usage.format(base=config.base, out=out)
+    print(f"{out} is fitted; {usage}")
     return 0

@@ -7,6 +7,8 @@
 | a file | this picture, for a policy with one camera |
 | `CAMERA=FILE` of each camera | these pictures |
 | `words` | the last picture of a recorded episode that did what is told, see `robolearn.recall` |
+| `imagined` | what a goal-writer imagines of what is told, see `robolearn.told` |
+| `imagined FOLDER` | the same of a goal-writer that lies elsewhere than in the run |
 
 A picture of another size with the same proportions is scaled; anything else is refused.
 """
@@ -28,6 +30,7 @@ from robolearn.seeding import stream
 DEMONSTRATION: Final = "demonstration"
 SCENE: Final = "scene"
 WORDS: Final = "words"
+IMAGINED: Final = "imagined"
 ATTEMPTS: Final = 3  # of an expert, which fails now and then
 SKEW: Final = 0.02  # proportions may differ by so much
 Pictures = dict[str, np.ndarray]
@@ -40,7 +43,7 @@ class Goal:
 
     Attributes:
         pictures: of each camera, uint8 (H, W, 3).
-        source: the recorded episode that they come from; "" if from none.
+        source: the recorded episode that they come from, or who imagined them; "" if neither.
         steps: that the expert took to get there; 0 if that is unknown.
     """
 
@@ -121,7 +124,7 @@ def goal_wrap(
     cameras: Mapping[str, tuple[int, int]],
     env_id: str,
     options: Mapping[str, Any],
-    recall: Callable[[gymnasium.Env], Maker] | None = None,
+    maker: Callable[[gymnasium.Env], Maker] | None = None,
 ) -> Wrap | None:
     """What puts goal pictures into an environment; None where its own are wanted.
 
@@ -130,16 +133,13 @@ def goal_wrap(
         cameras: those of the policy, and height and width of their pictures.
         env_id: the environment.
         options: its options, without goal pictures.
-        recall: remembers the goals of an environment, for `words`.
+        maker: makes the goals of an environment of instructions; see `robolearn.told`.
 
     Raises:
-        ValueError, OSError: files that are no pictures of these cameras; words without anything to
-            remember, or the other way round.
+        ValueError, OSError: files that are no pictures of these cameras.
     """
-    if (tuple(goal) == (WORDS,)) != (recall is not None):
-        raise ValueError("give --goal words and --goal-data FOLDER, a recording, or none of both")
-    if recall is not None:
-        return partial(_with, recall)
+    if maker is not None:
+        return partial(_with, maker)
     if tuple(goal) == (SCENE,):
         return None
     if tuple(goal) == (DEMONSTRATION,):
@@ -147,8 +147,8 @@ def goal_wrap(
     return partial(_with_pictures, read_pictures(goal, cameras))
 
 
-def _with(recall: Callable[[gymnasium.Env], Maker], env: gymnasium.Env) -> gymnasium.Env:
-    return GoalPictures(env, recall(env))
+def _with(maker: Callable[[gymnasium.Env], Maker], env: gymnasium.Env) -> gymnasium.Env:
+    return GoalPictures(env, maker(env))
 
 
 def _with_demonstration(env_id: str, options: dict[str, Any], env: gymnasium.Env) -> gymnasium.Env:

@@ -21,6 +21,7 @@ from robolearn.policies.configs import (
     SubgoalFilterConfig,
     TacoConfig,
 )
+from robolearn.policies.latent_configs import CemConfig, GoalWriterConfig, SusieConfig
 from robolearn.units import Units
 
 # Control steps that pass between an action and its effect on the arm beyond those in simulation:
@@ -158,13 +159,16 @@ class RecordConfig(RobotOptions, WorkerOptions):
     pursued: str = ""  # with the variation label: what is done instead of what is told
 
 
+Learn = FlowConfig | DiffusionConfig | Act2GoalConfig | SusieConfig | CemConfig
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a policy on a dataset."""
 
     data: Path  # dataset folder
     out: Path  # run folder: config, log, checkpoints
-    policy: FlowConfig | DiffusionConfig | Act2GoalConfig = field(default_factory=FlowConfig)
+    policy: Learn = field(default_factory=FlowConfig)
     init: Path | None = None  # fine-tune this policy: a checkpoint, or a run; --policy is its own
     obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # what it looks at
     steps: int = 4000  # optimiser steps
@@ -216,16 +220,29 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
-class FilterConfig:
-    """Fit a filter to a policy that imagines: a scorer of what its plans are to lead to."""
+class BesideConfig:
+    """What there is to say about anything that goes beside a policy that imagines."""
 
     base: Path  # the policy: a checkpoint, or a run (its newest checkpoint)
     data: Path | None = None  # dataset folder; by default what the policy was trained on
-    out: Path | None = None  # where the filter goes; by default into the run, under its kind
-    policy: SubgoalFilterConfig = field(default_factory=SubgoalFilterConfig)
+    out: Path | None = None  # where it goes; by default into the run, under its kind
     seed: int = 0
     device: str = "cpu"
     units: Units | None = None  # of the dataset; by default as the policy was trained
+
+
+@dataclass(frozen=True)
+class FilterConfig(BesideConfig):
+    """Fit a filter to a policy that imagines: a scorer of what its plans are to lead to."""
+
+    policy: SubgoalFilterConfig = field(default_factory=SubgoalFilterConfig)
+
+
+@dataclass(frozen=True)
+class WriterConfig(BesideConfig):
+    """Fit a writer of goals to a policy that is shown them: it imagines what is told."""
+
+    policy: GoalWriterConfig = field(default_factory=GoalWriterConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

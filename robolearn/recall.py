@@ -18,6 +18,7 @@ from typing import Any, Final
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.envs.registration import load_env_creator
 
 from robolearn import lerobot_format as v3
 from robolearn.contract import Info
@@ -26,6 +27,7 @@ from robolearn.envs.language import Phrases
 from robolearn.episodes import DatasetError
 from robolearn.goals import Goal, Pictures, check_proportions
 from robolearn.policies.base import as_tensors
+from robolearn.registry import spec_of
 from robolearn.sources import source_of
 
 LEAST: Final = 0.3  # likeness of words, 0 to 1, from which on two instructions are of a kind
@@ -64,15 +66,14 @@ class Recall:
             DatasetError: no episode does what the instruction says.
         """
         told = str(info[Info.TASK])
-        same = same_goal(told, self._told, self._phrases)
-        if not same.any():
+        now = {camera: observation["pixels"][camera][None] for camera in self._frames}
+        apart = (self._gists - self._gist(now)).square().mean(1).numpy()
+        nearest = remembered(told, self._told, apart, self._phrases)
+        if nearest is None:
             raise DatasetError(
                 f"no episode of {self._data} that succeeded was told anything like {told!r}, but "
                 f"for example {self._told[0]!r}; record some that do it"
             )
-        now = {camera: observation["pixels"][camera][None] for camera in self._frames}
-        distance = (self._gists - self._gist(now)).square().mean(1).numpy()
-        nearest = int(np.where(same, distance, np.inf).argmin())
         source = f"{self._data}, episode {self._episodes[nearest]}: {self._told[nearest]}"
         last = self._pictures(self._last[[nearest]])
         return Goal({camera: np.array(rows[0]) for camera, rows in last.items()}, source)
@@ -108,14 +109,43 @@ def usable(dataset: EpisodeDataset, env_id: str) -> np.ndarray:
             f"{dataset.root} was recorded in {', '.join(sorted({*table.env_id}))} and not in "
             f"{env_id}; give a recording of this task"
         )
-    succeeded = table.success if "success" in dataset.columns else np.ones(len(table), bool)
-    found = np.flatnonzero(here & succeeded)
+    found = np.flatnonzero(here & succeeded(dataset))
     if not len(found):
         raise DatasetError(
             f"no episode of {dataset.root} succeeded at {env_id}, so none shows a goal; record "
             "some that do"
         )
     return found
+
+
+def succeeded(dataset: EpisodeDataset) -> np.ndarray:
+    """Which episodes succeeded, as far as anybody noted it: bool (N,)."""
+    table = dataset.episodes
+    return table.success if "success" in dataset.columns else np.ones(len(table), bool)
+
+
+def phrases_of(env_id: str) -> Phrases | None:
+    """What instructions of a task mean, if it is known and can read them."""
+    try:
+        entry = spec_of(env_id).entry_point
+    except ValueError:  # no such task here
+        return None
+    return getattr(load_env_creator(entry) if isinstance(entry, str) else entry, "phrases", None)
+
+
+def remembered(
+    told: str, known: Sequence[str], apart: np.ndarray, phrases: Phrases | None
+) -> int | None:
+    """Which known episode says the same and is the least apart; None if none says the same.
+
+    Args:
+        told: the instruction.
+        known: those of N episodes.
+        apart: how unlike these begin, (N,).
+        phrases: see `same_goal`.
+    """
+    same = same_goal(told, known, phrases)
+    return int(np.where(same, apart, np.inf).argmin()) if same.any() else None
 
 
 def same_goal(told: str, known: Sequence[str], phrases: Phrases | None = None) -> np.ndarray:

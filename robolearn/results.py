@@ -34,7 +34,7 @@ class EpisodeResult(TypedDict):
     progress: float  # 0..1, the best or last of the episode
     fault: str  # "" without one
     failure: NotRequired[str]  # why it failed, see `robolearn.envs.failures`; "" if it did not
-    goal_source: NotRequired[str]  # where its goal picture was recorded; "" if it was not
+    goal_source: NotRequired[str]  # where its goal picture was recorded, or who imagined it
     goal_steps: NotRequired[int]  # that the expert took to the goal shown; 0 if that is unknown
     grades: NotRequired[Mapping[str, float]]  # how well it went, of tasks that are graded
     latency_p50_ms: float  # of one decision

@@ -93,6 +93,17 @@ def test_gradients_reach_adapters_alone(base, tmp_path, whole, monkeypatch):
     assert all("lora_" in name for name in learning)
 
 
+@pytest.mark.parametrize("kind", ["susie", "cem"])
+def test_whatever_is_shown_its_goal_practises(kind, toy_data, tmp_path):
+    policy = {"susie": toy.TINY_SUSIE, "cem": toy.TINY_CEM}[kind]
+    train(toy.train_config(toy_data, tmp_path / kind, policy=policy))
+    few = {"episodes": 2, "updates": 2, "evaluate": 1, "rounds": 1}
+    figures = adapt(config(tmp_path / kind, tmp_path / "out", **few))
+    assert len(figures["rounds"]) == 2
+    assert changed(weights(tmp_path / kind), weights(tmp_path / "out"))
+    assert (tmp_path / "out" / "rounds" / "1" / "imagined.png").exists()
+
+
 def test_everything_learns_if_told_so(base, tmp_path):
     run = Adaptation(config(base, tmp_path / "out", weights="full"))
     run.collect(1)

@@ -124,6 +124,20 @@ INSTEAD = {
     "--policy subgoal-filter --base runs/a2g --policy.steps 2",
     "robolearn eval --policy runs/a2g --scorer subgoal-filter --candidates 4": "robolearn eval "
     "--policy runs/a2g --scorer subgoal-filter --candidates 4 --episodes 1 --videos 0 --workers 0",
+    "robolearn train --policy goal-writer --base runs/a2g": "robolearn train --policy goal-writer "
+    "--base runs/a2g --policy.steps 2",
+    "robolearn eval --policy runs/a2g --goal imagined": "robolearn eval --policy runs/a2g --goal "
+    "imagined --episodes 1 --videos 0 --workers 0",
+    "robolearn train --policy susie --data data/cubes --out runs/susie": "robolearn train --policy "
+    "susie --data data/cubes --out runs/susie --steps 2 --batch-size 4 --threads 1 "
+    "--policy.autoencoder-steps 2",
+    "robolearn eval --policy runs/susie": "robolearn eval --policy runs/susie --episodes 1 "
+    "--videos 0 --workers 0",
+    "robolearn train --policy cem --data data/cubes --out runs/cem": "robolearn train --policy cem "
+    "--data data/cubes --out runs/cem --steps 2 --batch-size 4 --threads 1 "
+    "--policy.autoencoder-steps 2",
+    "robolearn eval --policy runs/cem": "robolearn eval --policy runs/cem --episodes 1 "
+    "--videos 0 --workers 0",
     "robolearn adapt --policy runs/a2g --env robolearn/PickPlace-v0 --split novel_scene "
     "--minutes 10 --out runs/adapted": "robolearn adapt --policy runs/a2g --env "
     "robolearn/PickPlace-v0 --split novel_scene --out runs/adapted --rounds 1 --episodes 1 "

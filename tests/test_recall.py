@@ -11,7 +11,7 @@ from robolearn.dataset import EpisodeDataset
 from robolearn.envs.pick_place import PHRASES
 from robolearn.episodes import DatasetError, EpisodeWriter
 from robolearn.evaluate import default_folder, evaluate
-from robolearn.goals import GoalPictures, goal_wrap
+from robolearn.goals import GoalPictures
 from robolearn.options import EvalConfig
 from robolearn.recall import Recall, likeness, same_goal, usable
 from robolearn.registry import make_env
@@ -146,8 +146,9 @@ def test_a_result_and_its_report_tell_which_episode_was_shown(shown, toy_data, t
 
 
 def test_words_and_a_recording_go_together(shown, toy_run, toy_data):
+    wordy = EvalConfig(policy=shown, env=toy.ENV_ID, goal=("words",))
     with pytest.raises(ValueError, match="--goal-data"):
-        goal_wrap(["words"], toy.CAMERAS, toy.ENV_ID, {})
+        evaluate(wordy)
     plain = EvalConfig(policy=shown, env=toy.ENV_ID, goal_data=toy_data)
     with pytest.raises(ValueError, match="--goal words"):
         evaluate(plain)

@@ -245,7 +245,7 @@ def test_fitting_choosing_and_acting(kind, base, toy_data, tmp_path, capsys):
     with pytest.raises(FileExistsError, match="holds something already; remove it"):
         fit(FitConfig(base, toy_data, out, CONFIGS[kind]))
     toy.tiny_policy(seed=9).save(tmp_path / "other")
-    with pytest.raises(CheckpointError, match=f"this {kind} scorer was fitted to another policy"):
+    with pytest.raises(CheckpointError, match=f"this {kind} was fitted to another policy"):
         open_scorer(str(out), policy, source_of(tmp_path / "other"))
 
 

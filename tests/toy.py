@@ -23,6 +23,7 @@ from robolearn.policies.configs import (
     HindsightConfig,
     SmallConfig,
 )
+from robolearn.policies.latent_configs import CemConfig, SusieConfig
 from robolearn.seeding import stream
 
 ENV_ID = "toy:Toy-v0"
@@ -59,6 +60,22 @@ TINY_ACT2GOAL = Act2GoalConfig(
     latents=8,
     autoencoder_steps=4,
     hindsight=GOALS,
+)
+TINY_SUSIE = SusieConfig(
+    **SIZES | {"sample_steps": 2, "ahead": 6, "width": 16, "latents": 8, "autoencoder_steps": 4},
+    hindsight=GOALS,
+)
+TINY_CEM = CemConfig(
+    horizon=2,  # toy demonstrations take a few steps
+    part=1,
+    width=16,
+    depth=2,
+    latents=8,
+    autoencoder_steps=4,
+    directions=3,
+    samples=8,
+    iterations=2,
+    elites=3,
 )
 # Every kind of policy with every head and option.
 TINIES = {

@@ -1,0 +1,90 @@
+"""The settings of methods that imagine in latents, beside Act2Goal's; see `configs`."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from robolearn.policies.configs import FlowConfig, at_least_one
+
+
+@dataclass(frozen=True)
+class SusieConfig(FlowConfig):
+    """What defines a policy that imagines a subgoal, and acts towards it."""
+
+    kind: ClassVar[str] = "susie"
+    sample_steps: int = 4  # from noise to chunk, and to the imagined subgoal
+    goal: Literal["pictures"] = "pictures"  # that is what tells it the goal
+    ahead: int = 16  # steps to the subgoal, unless the goal is nearer
+    width: int = 64  # of what imagines
+    latents: int = 48  # channels of the autoencoder's latents
+    autoencoder_steps: int = 400  # of its training, which comes first
+
+    def __post_init__(self) -> None:
+        """Also refuses subgoals that a chunk goes beyond.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        super().__post_init__()
+        at_least_one(self, "width", "latents", "autoencoder_steps")
+        if self.ahead < self.horizon:
+            raise ValueError(
+                f"policy ahead is {self.ahead}; a chunk of {self.horizon} steps (horizon) must not "
+                "lead beyond the subgoal"
+            )
+
+
+@dataclass(frozen=True)
+class CemConfig:
+    """What defines a planner: a model of what actions lead to, and a search among chunks."""
+
+    kind: ClassVar[str] = "cem"
+    horizon: int = 16  # steps in a chunk
+    part: int = 8  # steps that the model predicts at once; divides the horizon
+    width: int = 64  # of the model
+    depth: int = 3  # its blocks
+    latents: int = 48  # channels of the autoencoder's latents
+    autoencoder_steps: int = 400  # of its training, which comes first
+    directions: int = 12  # in which chunks differ most among demonstrations, which are searched
+    samples: int = 64  # chunks that are tried at once; the cost of a decision is that of
+    iterations: int = 4  # samples times iterations looks of the model
+    elites: int = 8  # best ones of them, of which the next ones are drawn
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one, and what does not fit together.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        sizes = ("horizon", "part", "width", "depth", "latents", "autoencoder_steps")
+        at_least_one(self, *sizes, "directions", "samples", "iterations")
+        if self.horizon % self.part:
+            raise ValueError(
+                f"policy part is {self.part}; it must divide the horizon {self.horizon}"
+            )
+        if not 2 <= self.elites <= self.samples:
+            raise ValueError(
+                f"policy elites is {self.elites}; give 2 or more, and at most the {self.samples} "
+                "samples"
+            )
+
+
+@dataclass(frozen=True)
+class GoalWriterConfig:
+    """What defines a writer of goals: it imagines what an instruction asks for."""
+
+    kind: ClassVar[str] = "goal-writer"
+    width: int = 64  # of the network
+    depth: int = 3  # its blocks
+    words: int = 64  # features of a word
+    sample_steps: int = 8  # from noise to goal
+    steps: int = 2000  # of training
+    batch_size: int = 64  # examples a step
+    learning_rate: float = 1e-3  # peak; warms up linearly, then falls to zero as a cosine
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        at_least_one(self, "width", "depth", "words", "sample_steps", "steps", "batch_size")
