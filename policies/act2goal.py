@@ -4,7 +4,12 @@ Zhou et al. 2025, "Act2Goal", arXiv 2512.23541, known from notes on it; what the
 settled in docs/act2goal.md.
 
     now, goal ─ world model, once a decision, at the time of pure noise ─ features of L blocks
+    now, goal, joints ─ the small backbone of other policies ─ tokens of a close look
     chunk of noise ─ action expert, L blocks, block l attends to the features of block l ─ chunk
+
+A latent stands for 16 x 16 pixels, which says too little of where a cube is that covers five: so
+the expert also attends to the tokens of a close look. `sees` leaves out either: "imagination" is
+the published method, "pictures" tells what the features are worth.
 
 A chunk has P actions at hand, which are executed, and M far ones at the hashed steps on the way to
 the goal, which only guide the training. Both networks learn by flow matching with data minus noise
@@ -26,7 +31,8 @@ from torch.nn import functional
 
 from robolearn.episodes import DatasetError
 from robolearn.hindsight import Hindsight
-from robolearn.policies.backbone import Senses, two_layers
+from robolearn.policies.backbone import Senses
+from robolearn.policies.backbone_small import SmallBackbone
 from robolearn.policies.base import (
     Batch,
     Chunks,
@@ -36,8 +42,8 @@ from robolearn.policies.base import (
     Normaliser,
     Overlap,
 )
-from robolearn.policies.configs import Act2GoalConfig
-from robolearn.policies.denoiser import Guide, draws_of
+from robolearn.policies.configs import Act2GoalConfig, SmallConfig
+from robolearn.policies.denoiser import Guide, beside_goals, draws_of, with_goals
 from robolearn.policies.flow import FlowPolicy
 from robolearn.policies.hashing import Hashing
 from robolearn.policies.heads import Prefix, TimeEncoder, TransformerLayer
@@ -50,7 +56,8 @@ from robolearn.seeding import stream
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
 
-PURE: Final = 0.5  # share of the examples that begin at pure noise
+# Share of the examples that begin at pure noise, in the first stage and in the second.
+PURE: Final = (0.5, 0.75)
 FITTED: Final = 20_000  # windows that the statistics of chunks are taken of
 
 
@@ -66,7 +73,7 @@ def within(steps: Tensor, furthest: int) -> Tensor:
 
 
 class Planner(nn.Module):
-    """What perceives: the world model, the joints, and how far the goal is."""
+    """What perceives: the world model, a close look, the joints, and how far the goal is."""
 
     models: ClassVar[Mapping[str, Any]] = {}  # of others: none
 
@@ -74,22 +81,36 @@ class Planner(nn.Module):
         super().__init__()
         self.senses = senses
         self.world = WorldModel(config, senses.cameras, hashing_of(config))
-        self.agent_pos = Normaliser((senses.joints,))
-        self.joints = two_layers(senses.joints, config.width)
+        self.imagines, looks = config.sees != "pictures", config.sees != "imagination"
+        looked = replace(senses, cameras=beside_goals(senses.cameras) if looks else {})
+        self.look = SmallBackbone(SmallConfig(width=config.width), looked)
         furthest = config.hindsight.furthest
         self.distance = TemporalDistance(self.world.count, config.latents, furthest)
 
     def fit(self, columns: Mapping[str, np.ndarray]) -> None:
         """Takes the statistics of a dataset's columns."""
-        self.agent_pos.fit(columns["agent_pos"])
+        self.look.fit(columns)
+
+    @property
+    def agent_pos(self) -> Normaliser:
+        """Of the joint positions."""
+        return self.look.agent_pos
+
+    @property
+    def tokens(self) -> int:
+        """How many each block of the expert attends to."""
+        return self.look.token_count + self.imagines * GROUPS * self.world.count
 
     def check_models(self, trained: Mapping[str, str]) -> None:
         """Nothing here is somebody else's."""
 
-    def remembered(self, features: Sequence[Tensor], agent_pos: Tensor) -> list[Tensor]:
-        """Memory (B, 3 N + 1, D) of each block: its features, and the joints at (B, J)."""
-        joints = self.joints(self.agent_pos(agent_pos))[:, None]
-        return [torch.cat([part, joints], 1) for part in features]
+    def looked(self, observation: Batch) -> Tensor:
+        """Tokens of a close look (B, T, D); without one, of the joints."""
+        return self.look(with_goals(observation), [""] * len(observation["agent_pos"]))
+
+    def remembered(self, features: Sequence[Tensor], looked: Tensor) -> list[Tensor]:
+        """Memory of each block: its features (B, 3 N, D), and what was looked at (B, T, D)."""
+        return [torch.cat([part, looked], 1) if self.imagines else looked for part in features]
 
 
 class ActionExpert(nn.Module):
@@ -181,7 +202,7 @@ class Act2GoalPolicy(FlowPolicy):
     def networks(self, senses: Senses) -> tuple[nn.Module, nn.Module]:
         """Planner and expert; see `DenoisingPolicy`."""
         planner = Planner(self.config, senses)
-        tokens = (GROUPS * planner.world.count + 1, self.config.width)
+        tokens = (planner.tokens, self.config.width)
         return planner, ActionExpert(self.config, senses.joints, tokens)
 
     @property
@@ -239,8 +260,9 @@ class Act2GoalPolicy(FlowPolicy):
         now, goal = planner.world.see(batch["pixels"]), planner.world.see(batch["goal_pixels"])
         first = batch.get("trained", 1.0) < c.first_stage
         videos, actions = (1.0, c.action_weight) if first else (c.video_weight, 1.0)
-        video, features = self._imagining(now, goal, batch, rng, imagines=videos > 0.0)
-        memories = planner.remembered(features, batch["agent_pos"])
+        pure = PURE[not first] if videos else 1.0
+        video, features = self._imagining(now, goal, batch, rng, pure)
+        memories = planner.remembered(features, planner.looked(batch))
         prefix = self.head.prefix(memories, batch["steps"])
         near, far = batch["action"], batch["far_action"]
         base = (batch["agent_pos"] * self.relative)[:, None]
@@ -254,21 +276,22 @@ class Act2GoalPolicy(FlowPolicy):
         return loss + c.distance_weight * distance, {k: float(v.detach()) for k, v in parts.items()}
 
     def _imagining(
-        self, now: Tensor, goal: Tensor, batch: Batch, rng: np.random.Generator, *, imagines: bool
+        self, now: Tensor, goal: Tensor, batch: Batch, rng: np.random.Generator, pure: float
     ) -> tuple[Tensor, list[Tensor]]:
-        """L_v, and the features of each block; without a video, those of pure noise.
+        """L_v, and the features of each block; of pure noise alone, no video is learned.
 
-        Half of the examples begin at pure noise, which is all that the expert gets when it acts.
+        A share of the examples begins at pure noise, the same that the expert always gets when it
+        acts; the others know something of the frames, so that the model learns to imagine.
         """
         world = self.backbone.world
-        noise = draws_of(rng.standard_normal, (len(now), *world.start.shape[1:])).to(now.device)
-        t = torch.zeros(len(now), 1, device=now.device)
-        if not imagines:
-            return noise.new_zeros(()), world(now, goal, noise, t, batch["steps"])[1]
-        frames = world.joined(batch["future"])
+        start, t = world.start.expand(len(now), -1, -1, -1), torch.zeros(len(now), 1).to(now)
+        if pure == 1.0:
+            return now.new_zeros(()), world(now, goal, start, t, batch["steps"])[1]
+        noise = draws_of(rng.standard_normal, start.shape).to(now.device)
         later, often = (draws_of(rng.random, (len(now), 1)).to(now.device) for _ in range(2))
-        t = torch.where(often < PURE, 0.0, later)
-        return world.loss((now, goal), frames, noise, t, batch["steps"])
+        t = torch.where(often < pure, t, later)
+        noise = torch.where((t == 0.0)[..., None, None], start, noise)
+        return world.loss((now, goal), world.joined(batch["future"]), noise, t, batch["steps"])
 
     def encode(self, observation: Batch, instructions: Sequence[str]) -> Outlook:
         """The world model's features, and what the expert keeps of them; see `Policy`."""
@@ -278,10 +301,10 @@ class Act2GoalPolicy(FlowPolicy):
         noise, t = world.start.expand(len(now), -1, -1, -1), torch.zeros(len(now), 1).to(now)
         known = within(steps, world.hashing.furthest)
         features = world(now, goal, noise, t, known)[1]
-        agent_pos = observation["agent_pos"]
-        memories = self.backbone.remembered(features, agent_pos)
+        agent_pos, looked = observation["agent_pos"], self.backbone.looked(observation)
+        memories = self.backbone.remembered(features, looked)
         prefix = self.head.prefix(memories, steps)
-        ends = {"now": now, "goal": goal, "steps": steps, "known": known}
+        ends = {"now": now, "goal": goal, "steps": steps, "known": known, "looked": looked}
         return Outlook(memories[-1], agent_pos, prefix, **ends)
 
     def _seen(self, observation: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 Spacing = Literal["geometric", "printed", "exponential", "uniform", "none"]
+Sees = Literal["both", "imagination", "pictures"]
 
 
 def at_least_one(config: object, *names: str) -> None:
@@ -208,6 +209,7 @@ class Act2GoalConfig(FlowSettings):
     action_weight: float = 0.1  # of the actions' loss in the first stage; in the second it is all
     video_weight: float = 0.1  # of the video's loss in the second stage; published: 0
     distance_weight: float = 0.1  # of the loss of the temporal distance, in both
+    sees: Sees = "both"  # what the expert acts on: see policies/act2goal.py
     limit: float = 2.0  # no plan for goals that are so many times as far as any in training
 
     def __post_init__(self) -> None:

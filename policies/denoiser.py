@@ -48,6 +48,17 @@ def draws_of(draw: Draw, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(drawn).transpose(0, 1)
 
 
+def beside_goals[T](cameras: Mapping[str, T]) -> dict[str, T]:
+    """Cameras, and further ones that see their goals."""
+    return {**cameras, **{f"goal {name}": found for name, found in cameras.items()}}
+
+
+def with_goals(seen: Batch) -> Batch:
+    """An observation whose goals are the pictures of further cameras."""
+    goals = {f"goal {name}": x for name, x in seen["goal_pixels"].items()}
+    return {**seen, "pixels": {**seen["pixels"], **goals}}
+
+
 @dataclass(frozen=True)
 class Guide:
     """Draws a sampler towards a chunk that is under way (Black et al. 2025, eq. 2 to 4).
@@ -117,8 +128,7 @@ class DenoisingPolicy(TrainablePolicy):
         """What makes tokens of these senses, and what denoises chunks given the tokens."""
         config = self.config
         if self.goals:
-            goals = {f"goal {name}": size for name, size in senses.cameras.items()}
-            senses = replace(senses, cameras={**senses.cameras, **goals})
+            senses = replace(senses, cameras=beside_goals(senses.cameras))
         backbone = BACKBONES[config.backbone.kind]()(config.backbone, senses)
         tokens = (backbone.token_count, config.backbone.width)
         return backbone, HEADS[config.head](config, senses.joints, tokens)
@@ -225,8 +235,7 @@ class DenoisingPolicy(TrainablePolicy):
         if "tokens" in seen:
             return seen["tokens"]
         if self.goals:  # further cameras, and nothing is said
-            goals = {f"goal {name}": x for name, x in seen["goal_pixels"].items()}
-            seen = {**seen, "pixels": {**seen["pixels"], **goals}}
+            seen = with_goals(seen)
             instructions = [""] * len(instructions)
         return self.backbone(seen, instructions, rng)
 

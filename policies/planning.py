@@ -28,12 +28,14 @@ class Outlook(Context):
         goal: those of the goal, likewise.
         steps: estimated between them (B,).
         known: the same as whole numbers, and as far as training had them.
+        looked: what the expert sees beside the features, tokens (B, T, D).
     """
 
     now: Tensor
     goal: Tensor
     steps: Tensor
     known: Tensor
+    looked: Tensor
 
 
 @torch.no_grad()
@@ -55,7 +57,7 @@ def planned(
     )
     begin = _beginnings(world.start, n, noise)
     frames, features = world.plan(now, goal, known, policy.config.sample_steps, begin)
-    memories = policy.backbone.remembered(features, context.agent_pos.repeat_interleave(n, 0))
+    memories = policy.backbone.remembered(features, context.looked.repeat_interleave(n, 0))
     prefix = policy.head.prefix(memories, context.steps.repeat_interleave(n, 0))
     for plain, rows in zip(context.cache, prefix, strict=True):
         rows[::n] = plain

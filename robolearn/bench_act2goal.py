@@ -12,6 +12,10 @@ on both again: what was gained there, and what was forgotten.
 | `act2goal-no-hashing` | the same without frames and actions between the chunk's end and the goal |
 | `act2goal-uniform`, `act2goal-printed` | the same, spaced otherwise |
 | `act2goal-no-imagination` | the same networks, which never learn to imagine |
+| `act2goal-features-alone` | the same without a close look at now and goal: as published |
+| `act2goal-pictures-alone` | the same without the world model's features |
+| `susie` | imagines a subgoal, and acts towards its picture |
+| `cem` | searches for the chunk whose end looks most like the goal |
 | `flow`, `diffusion` | policies of ours that are shown the goal as further pictures |
 
 The first method is what all others are compared with, pair by pair; a method after practice is
@@ -41,6 +45,7 @@ from robolearn.options import (
 )
 from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import Act2GoalConfig, DiffusionConfig, FlowConfig
+from robolearn.policies.latent_configs import CemConfig, SusieConfig
 from robolearn.results import EpisodeResult, Result, save_result
 
 METHODS: Final[dict[str, Any]] = {
@@ -49,8 +54,12 @@ METHODS: Final[dict[str, Any]] = {
     "act2goal-uniform": Act2GoalConfig(spacing="uniform"),
     "act2goal-printed": Act2GoalConfig(spacing="printed"),
     "act2goal-no-imagination": Act2GoalConfig(first_stage=0.0, video_weight=0.0),
+    "act2goal-features-alone": Act2GoalConfig(sees="imagination"),
+    "act2goal-pictures-alone": Act2GoalConfig(sees="pictures"),
     "flow": FlowConfig(goal="pictures"),
     "diffusion": DiffusionConfig(goal="pictures"),
+    "susie": SusieConfig(),
+    "cem": CemConfig(),
 }
 # How to practise: options of `robolearn adapt` that are not as usual.
 PRACTICES: Final[dict[str, dict[str, Any]]] = {

@@ -107,8 +107,8 @@ def test_a_block_of_the_expert_reads_the_same_block_of_the_world_model_alone():
 
 
 def _memory():
-    world = policy().backbone.world
-    return 3 * world.count + 1, CONFIG.width
+    planner = policy().backbone
+    return planner.tokens, CONFIG.width
 
 
 def test_far_actions_are_never_executed():
@@ -173,6 +173,27 @@ def test_halves_that_a_dataset_keeps_are_learned_from_in_fewer_bits():
     with torch.autocast("cpu", torch.bfloat16):
         loss, _ = policy().loss(batch, stream(0, "loss"))
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize(
+    ("sees", "imagined", "looked"),
+    [("both", True, True), ("imagination", True, False), ("pictures", False, True)],
+)
+def test_the_expert_acts_on_what_it_is_told_to_see(sees, imagined, looked):
+    plain = replace(CONFIG, sees=sees, video_weight=0.0, distance_weight=0.0)
+    acting = toy.tiny_policy(config=plain).train()
+    acting.loss(batch_of(6, trained=0.9), stream(0, "loss"))[0].backward()
+    planner = acting.backbone
+    assert learns(planner.world.inward) == imagined
+    assert any(map(learns, planner.look.vision.modules())) == looked
+    assert learns(planner.look.joints[0])
+    with torch.inference_mode():
+        context = acting.encode(observations(2), ["", ""])
+        assert acting.sample(context, 3, noise(2)).actions.isfinite().all()
+
+
+def learns(module):
+    return any(w.grad is not None and bool(w.grad.any()) for w in module.parameters(recurse=False))
 
 
 @pytest.mark.parametrize("steps", [1, HORIZON, 12], ids=["one step", "at hand", "furthest"])
