@@ -178,14 +178,14 @@ class Act2GoalPolicy(FlowPolicy):
     head: ActionExpert
 
     def networks(self, senses: Senses) -> tuple[nn.Module, nn.Module]:
-        """Planner and expert; see `DenoisingPolicy`."""
+        """Planner and expert; see `ChunkPolicy`."""
         planner = Planner(self.config, senses)
         tokens = (GROUPS * planner.world.count + 1, self.config.width)
         return planner, ActionExpert(self.config, senses.joints, tokens)
 
     @property
     def auxiliary(self) -> int:
-        """The far actions; see `DenoisingPolicy`."""
+        """The far actions; see `ChunkPolicy`."""
         return hashing_of(self.config).far_points
 
     @property
@@ -194,7 +194,7 @@ class Act2GoalPolicy(FlowPolicy):
         return True
 
     def fit(self, dataset: "EpisodeDataset") -> None:
-        """Also trains the autoencoder, which takes a minute or two; see `DenoisingPolicy`.
+        """Also trains the autoencoder, which takes a minute or two; see `ChunkPolicy`.
 
         Raises:
             DatasetError: no episode is long enough for the chunk and the far points, or the
@@ -327,7 +327,7 @@ class Act2GoalPolicy(FlowPolicy):
         return clean.view(x.shape), features.view(*x.shape[:2], -1)
 
     def finished(self, context: Context, clean: Tensor, features: Tensor) -> Chunks:
-        """Where there is no plan, the arm stays where it is; see `DenoisingPolicy`."""
+        """Where there is no plan, the arm stays where it is; see `ChunkPolicy`."""
         chunks = super().finished(context, clean, features)
         stay = context.agent_pos[:, None, None].expand_as(chunks.actions)
         found = self.notes(context)["plan_found"].bool()[:, None, None, None]
