@@ -21,6 +21,9 @@ POLICIES: dict[str, Callable[[], "type[TrainablePolicy]"]] = {
     "flow": _lazy("flow", "FlowPolicy"),
     "diffusion": _lazy("diffusion", "DiffusionPolicy"),
     "act2goal": _lazy("act2goal", "Act2GoalPolicy"),
+    "gcbc": _lazy("gcbc", "GcbcPolicy"),
+    "hiql": _lazy("hiql", "HiqlPolicy"),
+    "saw": _lazy("saw", "SawPolicy"),
     # made of another policy by post-training
     "recap": _lazy("recap", "RecapPolicy"),
     "fql": _lazy("fql", "FqlPolicy"),

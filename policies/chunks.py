@@ -143,9 +143,8 @@ class ChunkPolicy(TrainablePolicy):
         """Tokens (B, T, D), unless somebody encoded the observations before."""
         if "tokens" in seen:
             return seen["tokens"]
-        if self.goals:  # further cameras, and nothing is said
-            goals = {f"goal {name}": x for name, x in seen["goal_pixels"].items()}
-            seen = {**seen, "pixels": {**seen["pixels"], **goals}}
+        if self.goals:  # nothing is said
+            seen = beside_goal(seen, seen["goal_pixels"])
             instructions = [""] * len(instructions)
         return self.backbone(seen, instructions, rng)
 
@@ -191,3 +190,9 @@ class ChunkPolicy(TrainablePolicy):
         policy.env_id = description.get("env", "")  # older checkpoints do not say
         policy.backbone.check_models(description.get("models", {}))
         return policy
+
+
+def beside_goal(seen: Batch, goal: Mapping[str, Tensor]) -> Batch:
+    """Observations with goal pictures (B, h, w, 3) of each camera as further cameras."""
+    further = {f"goal {name}": pixels for name, pixels in goal.items()}
+    return {**seen, "pixels": {**seen["pixels"], **further}}

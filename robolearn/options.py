@@ -21,6 +21,7 @@ from robolearn.policies.configs import (
     SubgoalFilterConfig,
     TacoConfig,
 )
+from robolearn.policies.goal_configs import GcbcConfig, HiqlConfig, SawConfig
 from robolearn.units import Units
 
 # Control steps that pass between an action and its effect on the arm beyond those in simulation:
@@ -146,13 +147,16 @@ class RecordConfig(RobotOptions):
     pursued: str = ""  # with the variation label: what is done instead of what is told
 
 
+Learn = FlowConfig | DiffusionConfig | Act2GoalConfig | GcbcConfig | HiqlConfig | SawConfig
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Train a policy on a dataset."""
 
     data: Path  # dataset folder
     out: Path  # run folder: config, log, checkpoints
-    policy: FlowConfig | DiffusionConfig | Act2GoalConfig = field(default_factory=FlowConfig)
+    policy: Learn = field(default_factory=FlowConfig)
     init: Path | None = None  # fine-tune this policy: a checkpoint, or a run; --policy is its own
     obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # what it looks at
     steps: int = 4000  # optimiser steps

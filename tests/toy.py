@@ -23,6 +23,7 @@ from robolearn.policies.configs import (
     HindsightConfig,
     SmallConfig,
 )
+from robolearn.policies.goal_configs import GcbcConfig, HiqlConfig, SawConfig
 from robolearn.seeding import stream
 
 ENV_ID = "toy:Toy-v0"
@@ -60,6 +61,14 @@ TINY_ACT2GOAL = Act2GoalConfig(
     autoencoder_steps=4,
     hindsight=GOALS,
 )
+# Those that are shown their goal and tell one chunk.
+_MODE = {"horizon": 4, "hidden": 16, "depth": 1, "backbone": SMALL, "hindsight": GOALS}
+_VALUED = {**_MODE, "executed": 2, "ahead": 4, "representation": 10}
+TINY_MODES = {
+    "gcbc": GcbcConfig(**_MODE),
+    "hiql": HiqlConfig(**_VALUED),
+    "saw": SawConfig(**_VALUED),
+}
 # Every kind of policy with every head and option.
 TINIES = {
     "flow": TINY,
