@@ -23,6 +23,9 @@ POLICIES: dict[str, Callable[[], "type[TrainablePolicy]"]] = {
     "act2goal": _lazy("act2goal", "Act2GoalPolicy"),
     "susie": _lazy("susie", "SusiePolicy"),
     "cem": _lazy("cem", "CemPolicy"),
+    "gcbc": _lazy("gcbc", "GcbcPolicy"),
+    "hiql": _lazy("hiql", "HiqlPolicy"),
+    "saw": _lazy("saw", "SawPolicy"),
     # made of another policy by post-training
     "recap": _lazy("recap", "RecapPolicy"),
     "fql": _lazy("fql", "FqlPolicy"),

@@ -21,16 +21,15 @@ plan, and the arm stays where it is.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import batched
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robolearn.episodes import DatasetError
 from robolearn.hindsight import Hindsight
+from robolearn.policies.action_expert import ActionExpert, hashing_of, within
 from robolearn.policies.backbone import Senses
 from robolearn.policies.backbone_small import SmallBackbone
 from robolearn.policies.base import (
@@ -42,15 +41,15 @@ from robolearn.policies.base import (
     Normaliser,
     Overlap,
 )
+from robolearn.policies.chunks import beside_goal, with_goals
 from robolearn.policies.configs import Act2GoalConfig, SmallConfig
-from robolearn.policies.denoiser import Guide, beside_goals, draws_of, with_goals
+from robolearn.policies.denoiser import Guide, draws_of
 from robolearn.policies.flow import FlowPolicy
-from robolearn.policies.hashing import Hashing
-from robolearn.policies.heads import Prefix, TimeEncoder, TransformerLayer
+from robolearn.policies.heads import Prefix
 from robolearn.policies.latents import Latents
 from robolearn.policies.planning import Outlook, planned
 from robolearn.policies.temporal_distance import TemporalDistance
-from robolearn.policies.world_model import GROUPS, PLACE, Imagined, WorldModel
+from robolearn.policies.world_model import GROUPS, Imagined, WorldModel
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -59,17 +58,6 @@ if TYPE_CHECKING:
 # Share of the examples that begin at pure noise, in the first stage and in the second.
 PURE: Final = (0.5, 0.75)
 FITTED: Final = 20_000  # windows that the statistics of chunks are taken of
-
-
-def hashing_of(config: Act2GoalConfig) -> Hashing:
-    """The hashing that these settings mean."""
-    furthest = config.hindsight.furthest
-    return Hashing(config.horizon, config.stride, config.far, furthest, config.spacing)
-
-
-def within(steps: Tensor, furthest: int) -> Tensor:
-    """Whole steps that goals in training may be away, (B,), of estimated ones."""
-    return steps.detach().clamp(1, furthest).round().long()
 
 
 class Planner(nn.Module):
@@ -82,7 +70,7 @@ class Planner(nn.Module):
         self.senses = senses
         self.world = WorldModel(config, senses.cameras, hashing_of(config))
         self.imagines, looks = config.sees != "pictures", config.sees != "imagination"
-        looked = replace(senses, cameras=beside_goals(senses.cameras) if looks else {})
+        looked = replace(senses, cameras=with_goals(senses.cameras) if looks else {})
         self.look = SmallBackbone(SmallConfig(width=config.width), looked)
         furthest = config.hindsight.furthest
         self.distance = TemporalDistance(self.world.count, config.latents, furthest)
@@ -106,83 +94,12 @@ class Planner(nn.Module):
 
     def looked(self, observation: Batch) -> Tensor:
         """Tokens of a close look (B, T, D); without one, of the joints."""
-        return self.look(with_goals(observation), [""] * len(observation["agent_pos"]))
+        seen = beside_goal(observation, observation["goal_pixels"])
+        return self.look(seen, [""] * len(observation["agent_pos"]))
 
     def remembered(self, features: Sequence[Tensor], looked: Tensor) -> list[Tensor]:
         """Memory of each block: its features (B, 3 N, D), and what was looked at (B, T, D)."""
         return [torch.cat([part, looked], 1) if self.imagines else looked for part in features]
-
-
-class ActionExpert(nn.Module):
-    """Denoises chunks; block l attends to the features of block l of the world model.
-
-    Beside attention, each block is modulated by a summary of the same features, since an MLP learns
-    sooner than attention what is to be attended to; nothing of one block is read by another.
-
-    Args:
-        config: sizes.
-        joints: J.
-        tokens: T and D of each block's memory.
-    """
-
-    def __init__(self, config: Act2GoalConfig, joints: int, tokens: tuple[int, int]) -> None:
-        super().__init__()
-        width, self.patch, self.horizon = config.hidden, config.patch, config.horizon
-        self.hashing = hashing_of(config)
-        places = config.horizon // config.patch + self.hashing.far_points
-        self.time = TimeEncoder(width)
-        self.inward, self.far = nn.Linear(config.patch * joints, width), nn.Linear(joints, width)
-        self.place = nn.Parameter(PLACE * torch.randn(places, width))
-        self.ahead = nn.Linear(self.hashing.far_points + 1, width)
-        self.layers = nn.ModuleList(TransformerLayer(width, tokens[1]) for _ in range(config.depth))
-        self.summaries = nn.ModuleList(
-            nn.Linear(tokens[0] * tokens[1], width) for _ in range(config.depth)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.outward = nn.Linear(width, config.patch * joints)
-        self.far_outward = nn.Linear(width, joints)
-        for last in (self.outward, self.far_outward):
-            nn.init.zeros_(last.weight)
-
-    def prefix(self, memories: Sequence[Tensor], steps: Tensor) -> Prefix:
-        """The steps to the goal (B,), then keys, values and summary of each block.
-
-        Args:
-            memories: (B, T, D) of each block.
-            steps: to the goal (B,), as far as known.
-
-        Raises:
-            ValueError: not as many memories as blocks.
-        """
-        parts = zip(self.layers, self.summaries, memories, strict=True)
-        read = ((*layer.keys_values(m), summary(m.flatten(1))) for layer, summary, m in parts)  # type: ignore[operator]
-        return steps, *(x for part in read for x in part)
-
-    def forward(self, x: Tensor, t: Tensor, prefix: Prefix) -> tuple[Tensor, Tensor]:
-        """The velocity of chunks (B, n, P + M, J), and the first token's features (B, n, W).
-
-        Args:
-            x: noisy chunks (B, n, P + M, J).
-            t: time in 0..1, (B, n, 1), or (1, 1, 1) where it is the same for all.
-            prefix: from `prefix`.
-        """
-        steps, *memories = prefix
-        time = self.time(t)[:, :, None] + self._ahead(steps)[:, None, None]
-        near = x[:, :, : self.horizon].unflatten(2, (-1, self.patch)).flatten(3)
-        h = torch.cat([self.inward(near), self.far(x[:, :, self.horizon :])], 2) + self.place
-        for layer, (keys, values, summary) in zip(self.layers, batched(memories, 3), strict=True):
-            h = layer(h, functional.silu(time + summary[:, None, None]), keys, values)
-        h = self.norm(h)
-        near, far = h[:, :, : near.shape[2]], h[:, :, near.shape[2] :]
-        rows = self.outward(near).unflatten(3, (self.patch, -1)).flatten(2, 3)
-        return torch.cat([rows, self.far_outward(far)], 2), h[:, :, 0]
-
-    def _ahead(self, steps: Tensor) -> Tensor:
-        """How far goal and far actions are, (B, W)."""
-        goal = within(steps, self.hashing.furthest)
-        far = torch.from_numpy(self.hashing.far_offsets(goal.cpu().numpy())[0]).to(goal)
-        known = torch.cat([goal[:, None], far], 1).float()
-        return self.ahead(known.log() / np.log(self.hashing.furthest + 1))
 
 
 class Act2GoalPolicy(FlowPolicy):
@@ -200,14 +117,14 @@ class Act2GoalPolicy(FlowPolicy):
     head: ActionExpert
 
     def networks(self, senses: Senses) -> tuple[nn.Module, nn.Module]:
-        """Planner and expert; see `DenoisingPolicy`."""
+        """Planner and expert; see `ChunkPolicy`."""
         planner = Planner(self.config, senses)
         tokens = (planner.tokens, self.config.width)
         return planner, ActionExpert(self.config, senses.joints, tokens)
 
     @property
     def auxiliary(self) -> int:
-        """The far actions; see `DenoisingPolicy`."""
+        """The far actions; see `ChunkPolicy`."""
         return hashing_of(self.config).far_points
 
     @property
@@ -221,7 +138,7 @@ class Act2GoalPolicy(FlowPolicy):
         return self.backbone.world
 
     def fit(self, dataset: "EpisodeDataset") -> None:
-        """Also trains the autoencoder, which takes a minute or two; see `DenoisingPolicy`.
+        """Also trains the autoencoder, which takes a minute or two; see `ChunkPolicy`.
 
         Raises:
             DatasetError: no episode is long enough for the chunk and the far points, or the
@@ -339,7 +256,7 @@ class Act2GoalPolicy(FlowPolicy):
         return clean.view(x.shape), features.view(*x.shape[:2], -1)
 
     def finished(self, context: Context, clean: Tensor, features: Tensor) -> Chunks:
-        """Where there is no plan, the arm stays where it is; see `DenoisingPolicy`."""
+        """Where there is no plan, the arm stays where it is; see `ChunkPolicy`."""
         chunks = super().finished(context, clean, features)
         stay = context.agent_pos[:, None, None].expand_as(chunks.actions)
         found = self.notes(context)["plan_found"].bool()[:, None, None, None]

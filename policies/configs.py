@@ -121,16 +121,13 @@ class HindsightConfig:
 
 @dataclass(frozen=True)
 class ChunkConfig:
-    """What all policies that make chunks of noise have in common."""
+    """What all policies that make chunks have in common."""
 
     kind: ClassVar[str]
     horizon: int = 16  # steps in a chunk
     history: int = 1  # observations that it looks back at, the present one included
-    sample_steps: int = 8  # from noise to chunk
-    draws: int = 4  # noise draws for each observation in the loss; the picture is encoded once
     hidden: int = 384  # width of the head
     depth: int = 3  # blocks of the head
-    patch: int = 4  # chunk steps in one token of a transformer
     hindsight: HindsightConfig = field(default_factory=HindsightConfig)  # for goal pictures
 
     def __post_init__(self) -> None:
@@ -139,9 +136,25 @@ class ChunkConfig:
         Raises:
             ValueError: naming the setting.
         """
-        at_least_one(
-            self, "horizon", "history", "sample_steps", "draws", "hidden", "depth", "patch"
-        )
+        at_least_one(self, "horizon", "history", "hidden", "depth")
+
+
+@dataclass(frozen=True)
+class NoiseConfig(ChunkConfig):
+    """What all policies that make chunks of noise have in common."""
+
+    sample_steps: int = 8  # from noise to chunk
+    draws: int = 4  # noise draws for each observation in the loss; the picture is encoded once
+    patch: int = 4  # chunk steps in one token of a transformer
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below one.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        super().__post_init__()
+        at_least_one(self, "sample_steps", "draws", "patch")
 
     def _check_patch(self) -> None:
         if self.horizon % self.patch:
@@ -151,7 +164,7 @@ class ChunkConfig:
 
 
 @dataclass(frozen=True)
-class DenoiserConfig(ChunkConfig):
+class DenoiserConfig(NoiseConfig):
     """What flow and diffusion policies have in common."""
 
     head: Literal["mlp", "transformer"] = "mlp"  # what denoises: see policies/heads.py
@@ -176,7 +189,7 @@ class DenoiserConfig(ChunkConfig):
 
 
 @dataclass(frozen=True)
-class FlowSettings(ChunkConfig):
+class FlowSettings(NoiseConfig):
     """How flow matching is trained and sampled; see policies/flow.py."""
 
     solver: Literal["euler", "midpoint"] = "euler"  # midpoint looks twice a step

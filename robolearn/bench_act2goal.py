@@ -14,6 +14,8 @@ on both again: what was gained there, and what was forgotten.
 | `act2goal-no-imagination` | the same networks, which never learn to imagine |
 | `act2goal-features-alone` | the same without a close look at now and goal: as published |
 | `act2goal-pictures-alone` | the same without the world model's features |
+| `gcbc` | tells one chunk, the mean of what was done |
+| `hiql`, `saw` | tell one chunk, as a value of goals advises |
 | `susie` | imagines a subgoal, and acts towards its picture |
 | `cem` | searches for the chunk whose end looks most like the goal |
 | `flow`, `diffusion` | policies of ours that are shown the goal as further pictures |
@@ -45,6 +47,7 @@ from robolearn.options import (
 )
 from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import Act2GoalConfig, DiffusionConfig, FlowConfig
+from robolearn.policies.goal_configs import GcbcConfig, HiqlConfig, SawConfig
 from robolearn.policies.latent_configs import CemConfig, SusieConfig
 from robolearn.results import EpisodeResult, Result, save_result
 
@@ -58,6 +61,9 @@ METHODS: Final[dict[str, Any]] = {
     "act2goal-pictures-alone": Act2GoalConfig(sees="pictures"),
     "flow": FlowConfig(goal="pictures"),
     "diffusion": DiffusionConfig(goal="pictures"),
+    "gcbc": GcbcConfig(),
+    "hiql": HiqlConfig(),
+    "saw": SawConfig(),
     "susie": SusieConfig(),
     "cem": CemConfig(),
 }

@@ -7,6 +7,8 @@ colour are changed differently in observation and goal: drawn together, a policy
 compare what never agrees when it acts (Hatch et al. 2024, "GHIL-Glue").
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ class Hindsight:
         config: which goals.
         hashing: for what lies between, if that is wanted.
         latents: windows of the same frames with "features", which are what is wanted of them.
+        waypoints: what else is wanted to be seen on the way, by name: steps ahead.
     """
 
     def __init__(
@@ -32,8 +35,9 @@ class Hindsight:
         config: HindsightConfig,
         hashing: Hashing | None = None,
         latents: Windows | None = None,
+        waypoints: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        self._windows, self._config = windows, config
+        self._windows, self._config, self._waypoints = windows, config, waypoints
         self._hashing, self._latents = hashing, latents
         self._starts = np.flatnonzero(windows.remaining(np.arange(len(windows))))
 
@@ -45,8 +49,9 @@ class Hindsight:
         """As many random windows with random goals, see `get`, and in changed light."""
         indices, steps = self.pairs(rng, count)
         batch = self.get(indices, steps)
-        for kind in ("pixels", "goal_pixels"):
-            batch[kind] = {c: relit(x, self._config.jitter, rng) for c, x in batch[kind].items()}
+        pictures = [(batch, kind) for kind in ("pixels", "goal_pixels")]
+        for seen, kind in [*pictures, *((batch[name], "pixels") for name in self._waypoints)]:
+            seen[kind] = {c: relit(x, self._config.jitter, rng) for c, x in seen[kind].items()}
         return batch
 
     def pairs(
@@ -76,11 +81,14 @@ class Hindsight:
             What `Windows.get` returns, but "action" (B, H, J) stays what it was at the goal, and
             "mask" (B, H) is True; "goal_pixels" {camera: uint8 (B, h, w, 3)}; "steps" int (B,);
             with a hashing "far_action" (B, M, J), the actions that lead to the far points, and
-            "far_valid" bool (B, M); with latents "future" {camera: (B, P / r + M, *shape)}.
+            "far_valid" bool (B, M); with latents "future" {camera: (B, P / r + M, *shape)}; of
+            each waypoint what was observed there, or at the goal if that comes first.
         """
         steps = self._furthest(indices) if steps is None else steps
         batch = self._windows.get(indices)
         goals = indices + np.minimum(steps, self._windows.remaining(indices))
+        for name, ahead in self._waypoints.items():
+            batch[name] = self._windows.observed(np.minimum(indices + ahead, goals))
         near = np.minimum(np.arange(self._windows.horizon), steps[:, None] - 1)
         batch |= {
             "action": self._windows.actions(indices[:, None] + near),

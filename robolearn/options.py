@@ -21,6 +21,7 @@ from robolearn.policies.configs import (
     SubgoalFilterConfig,
     TacoConfig,
 )
+from robolearn.policies.goal_configs import GcbcConfig, HiqlConfig, SawConfig
 from robolearn.policies.latent_configs import CemConfig, GoalWriterConfig, SusieConfig
 from robolearn.units import Units
 
@@ -159,7 +160,16 @@ class RecordConfig(RobotOptions, WorkerOptions):
     pursued: str = ""  # with the variation label: what is done instead of what is told
 
 
-Learn = FlowConfig | DiffusionConfig | Act2GoalConfig | SusieConfig | CemConfig
+Learn = (
+    FlowConfig
+    | DiffusionConfig
+    | Act2GoalConfig
+    | SusieConfig
+    | CemConfig
+    | GcbcConfig
+    | HiqlConfig
+    | SawConfig
+)
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,11 @@ class Windows:
             for kind, views in self._views.items()
         }
 
+    def observed(self, frames: np.ndarray) -> dict[str, Any]:
+        """What was observed at these frames, int (...): (..., *shape) of each quantity."""
+        columns = {name: self._columns[name] for name in OBSERVATIONS if name in self._columns}
+        return {**{name: rows[frames] for name, rows in columns.items()}, **self.views(frames)}
+
     def get(self, indices: np.ndarray) -> dict[str, Any]:
         """The windows that start at these frames.
 
@@ -107,11 +112,10 @@ class Windows:
         mask = steps <= last
         steps = np.minimum(steps, last)
         episode = self._episode[indices]
-        columns, seen = self._columns, self._seen(indices)
+        columns = self._columns
         return {
-            **{name: columns[name][seen] for name in OBSERVATIONS if name in columns},
+            **self.observed(self._seen(indices)),
             **{name: columns[name][steps] * mask for name in PER_STEP if name in columns},
-            **self.views(seen),
             "action": columns["action"][steps],
             "mask": mask,
             "episode": episode,

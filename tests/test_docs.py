@@ -147,6 +147,10 @@ INSTEAD = {
     "robolearn train --data data/cubes --out runs/shown --policy.goal pictures": "robolearn train "
     "--data data/cubes --out runs/shown --policy.goal pictures --steps 2 --batch-size 4 "
     "--threads 1",
+    "robolearn train --policy saw --data data/cubes --out runs/saw": "robolearn train --policy saw "
+    "--data data/cubes --out runs/saw --steps 2 --batch-size 4 --threads 1",
+    "robolearn eval --policy runs/saw": "robolearn eval --policy runs/saw --episodes 1 --videos 0 "
+    "--workers 0",
     "robolearn eval --policy runs/shown": "robolearn eval --policy runs/shown --episodes 1 "
     "--videos 0 --workers 0",
     "robolearn deploy --policy runs/demo": "robolearn deploy --policy runs/demo --seconds 1",

@@ -68,6 +68,26 @@ def test_far_actions_and_frames_are_those_of_the_hashed_steps():
     assert (frames == HASHING.offsets(batch["steps"])).all()
 
 
+def test_waypoints_are_seen_on_the_way_and_never_beyond_the_goal():
+    ahead = {"then": 2, "subgoal": 6}
+    settings = HindsightConfig(furthest=10, finals=0.3, jitter=0.0)
+    sampler = Hindsight(windows(), settings, waypoints=ahead)
+    batch = sampler.draw(np.random.default_rng(0), 400)
+    for name, steps in ahead.items():
+        seen = batch[name]["agent_pos"][:, 0]
+        assert (seen - batch["agent_pos"][:, 0] == np.minimum(steps, batch["steps"])).all()
+        assert (seen == batch[name]["pixels"]["top"][:, 0, 0, 0]).all()
+        assert "action" not in batch[name]
+
+
+def test_waypoints_have_a_light_of_their_own():
+    sampler = Hindsight(windows(), HindsightConfig(jitter=0.2), waypoints={"then": 0})
+    batch = sampler.draw(np.random.default_rng(0), 200)
+    here, there = (seen["pixels"]["top"] for seen in (batch, batch["then"]))
+    assert (here != there).any()
+    assert np.abs(here.astype(float) - there).mean() < 40.0
+
+
 def test_without_a_choice_the_goal_is_the_end_as_far_as_it_goes():
     batch = hindsight().get(np.arange(FRAMES))
     remaining = np.concatenate([np.arange(n)[::-1] for n in LENGTHS])

@@ -23,6 +23,7 @@ from robolearn.policies.configs import (
     HindsightConfig,
     SmallConfig,
 )
+from robolearn.policies.goal_configs import GcbcConfig, HiqlConfig, SawConfig
 from robolearn.policies.latent_configs import CemConfig, SusieConfig
 from robolearn.seeding import stream
 
@@ -77,6 +78,14 @@ TINY_CEM = CemConfig(
     iterations=2,
     elites=3,
 )
+# Those that are shown their goal and tell one chunk.
+_MODE = {"horizon": 4, "hidden": 16, "depth": 1, "backbone": SMALL, "hindsight": GOALS}
+_VALUED = {**_MODE, "executed": 2, "ahead": 4, "representation": 10}
+TINY_MODES = {
+    "gcbc": GcbcConfig(**_MODE),
+    "hiql": HiqlConfig(**_VALUED),
+    "saw": SawConfig(**_VALUED),
+}
 # Every kind of policy with every head and option.
 TINIES = {
     "flow": TINY,
