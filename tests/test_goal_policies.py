@@ -122,7 +122,7 @@ def judges(policy):
 
 
 # Steps until the goal tells the way; a hierarchy learns what to propose once there is a value.
-ENOUGH = {"gcbc": 60, "saw": 130, "hiql": 270}
+ENOUGH = {"gcbc": 60, "saw": 200, "hiql": 300}
 
 
 @KINDS
