@@ -157,7 +157,7 @@ class Act2GoalPolicy(FlowPolicy):
         windows = Hindsight(
             dataset.windows(self.horizon), self.config.hindsight, hashing_of(self.config)
         )
-        self.chunk.fit(self._rows(windows, seed))
+        self.fit_chunks(self._rows(windows, seed))
 
     def _rows(self, windows: Hindsight, seed: int) -> np.ndarray:
         """Rows of random chunks, relative to the arm, (n, P + M, J); NaN where there are none."""

@@ -104,7 +104,17 @@ class ChunkPolicy(TrainablePolicy):
         windows = dataset.windows(self.horizon)
         batch = windows.get(np.arange(len(windows)))
         chunks = batch["action"] - batch["agent_pos"][:, None] * self.relative.numpy()
-        self.chunk.fit(np.where(batch["mask"][..., None], chunks, np.nan))
+        self.fit_chunks(np.where(batch["mask"][..., None], chunks, np.nan))
+
+    def fit_chunks(self, rows: np.ndarray) -> None:
+        """Takes the statistics of chunks (N, H, J), relative to the arm, NaN where there are none.
+
+        A gripper is absolute and has one scale for all steps of a chunk: demonstrations may always
+        have it still at some of them, where practice will not.
+        """
+        self.chunk.fit(rows)
+        absolute = self.relative == 0.0
+        self.chunk.std[:, absolute] = self.chunk.std[:, absolute].amax(0)
 
     @property
     def cameras(self) -> Mapping[str, tuple[int, int]]:
