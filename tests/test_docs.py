@@ -77,6 +77,10 @@ INSTEAD = {
     "robolearn eval --policy runs/demo --ray local": "true",
     "robolearn record --out data/cubes --ray auto": "true",
     "robolearn bench-policies": "true",
+    "robolearn bench-foreign metaworld": "true",
+    "robolearn bench-foreign aloha --tasks gym_aloha/AlohaTransferCube-v0 "
+    "--data data/aloha": "true",
+    "robolearn bench-foreign pusht --data data/pusht": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",
     "robolearn train --data data/cubes --out runs/cubes": "robolearn train --data data/cubes "
