@@ -81,8 +81,7 @@ INSTEAD = {
     "robolearn record --out data/cubes --ray auto": "true",
     "robolearn bench-policies": "true",
     "robolearn bench-foreign metaworld": "true",
-    "robolearn bench-foreign aloha --tasks gym_aloha/AlohaTransferCube-v0 "
-    "--data data/aloha": "true",
+    "robolearn bench-foreign aloha": "true",
     "robolearn bench-foreign pusht --data data/pusht": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",
