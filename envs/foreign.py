@@ -147,7 +147,7 @@ class Foreign(gymnasium.Env[dict[str, Any], np.ndarray]):
 
 
 class ScriptedForeign(Foreign):
-    """A task of another package that comes with a script which solves it."""
+    """A task of another package for which there is a script that solves it."""
 
     def expert(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """The script's actions (J,), one for each step of the running episode."""

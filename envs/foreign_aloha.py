@@ -1,12 +1,13 @@
-"""The door of gym-aloha."""
+"""The door of gym-aloha, with scripts that solve its tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, ClassVar, Final
 
 import gymnasium
 import numpy as np
 
+from robolearn.envs.foreign_aloha_script import actions, hand_over, insert
 from robolearn.envs.foreign_doors import MujocoDoor, Told
 
 UNSTABLE: Final = "physics_unstable"  # the fault code of robolearn's own tasks
@@ -24,6 +25,7 @@ class Aloha(MujocoDoor):
         "AlohaTransferCube": "take the cube with the right arm and hand it to the left one",
         "AlohaInsertion": "put the peg into the socket",
     }
+    scripts: ClassVar = {"AlohaTransferCube": hand_over, "AlohaInsertion": insert}
     solved: Final = 4.0  # the reward of its last stage
 
     def open(self) -> gymnasium.Env:
@@ -58,7 +60,24 @@ class Aloha(MujocoDoor):
 
     def task(self) -> str:
         """See `Door`."""
-        return next(text for name, text in self.tasks.items() if name in self.name)
+        return self._of_this(self.tasks)
+
+    def _of_this(self, known: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """What belongs to this task."""
+        return next(value for name, value in known.items() if name in self.name)
+
+    def begin(self, seed: int, instruction: str) -> str:
+        """See `Door`."""
+        self._script: Iterator[np.ndarray] | None = None
+        return super().begin(seed, instruction)
+
+    def expert(self) -> np.ndarray:
+        """What our script does next, (14,); it begins where the episode does."""
+        if self._script is None:
+            model, data = self.model_and_data()
+            things = self._told["environment_state"]
+            self._script = actions(model, data, self._of_this(self.scripts)(things))
+        return next(self._script).astype(np.float32)
 
     def numbers(self, info: Mapping[str, Any]) -> Told:
         """See `Door`; the state is that of what lies on the table."""

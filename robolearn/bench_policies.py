@@ -20,7 +20,7 @@ interrupted goes on.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
@@ -80,15 +80,29 @@ def bench(config: BenchPoliciesConfig) -> Row:
     Raises:
         ValueError, OSError: unusable options or folders; what was finished is kept.
     """
-    _check(config)
-    check_same(config, config.out, SETTINGS, FREE)
-    data = _demonstrations(config)
     figures: Row = {"policies": {}}
-    for name in config.policies:
-        Console(stderr=True).print(f"[bold]bench-policies[/] {name}")
-        figures["policies"][name] = measure(config, name, data)
+    for name, row in compared(config):
+        figures["policies"][name] = row
         save_result(config.results, "policies", config, figures)
     return figures
+
+
+def compared(config: BenchPoliciesConfig, data: Path | None = None) -> Iterator[tuple[str, Row]]:
+    """Names and figures of the policies, each as soon as it is measured.
+
+    Args:
+        config: the settings.
+        data: a recording to train on; None records one.
+
+    Raises:
+        ValueError, OSError: see `bench`.
+    """
+    _check(config)
+    check_same(config, config.out, SETTINGS, FREE)
+    data = data or _demonstrations(config)
+    for name in config.policies:
+        Console(stderr=True).print(f"[bold]{config.env}[/] {name}")
+        yield name, measure(config, name, data)
 
 
 def _check(config: BenchPoliciesConfig) -> None:

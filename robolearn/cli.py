@@ -113,6 +113,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "bench_policies:BenchPoliciesConfig",
         "measure our policies beside LeRobot's, after the same time of training",
     ),
+    "bench-foreign": (
+        "bench_foreign",
+        "bench_foreign:BenchForeignConfig",
+        "measure our policies beside LeRobot's on tasks that others wrote",
+    ),
     "bench-aloe": (
         "bench_aloe",
         "bench_aloe:BenchAloeConfig",

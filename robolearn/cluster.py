@@ -108,7 +108,7 @@ def nodes_here(count: int) -> Iterator[tuple[str, Callable[[], None]]]:
     ray = _imported()
     from ray.cluster_utils import Cluster
 
-    plain = {"num_cpus": 1, "object_store_memory": STORE}
+    plain: dict[str, Any] = {"num_cpus": 1, "object_store_memory": STORE}
     nodes = Cluster(initialize_head=True, head_node_args={**plain, "include_dashboard": False})
     try:
         others = [nodes.add_node(**plain) for _ in range(1, count)]

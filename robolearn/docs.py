@@ -11,11 +11,17 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from robolearn import act2goal_tables, aloe_tables, tables, taco_tables
+from robolearn import act2goal_tables, aloe_tables, foreign_tables, tables, taco_tables
 from robolearn.files import write_atomic
 from robolearn.tables import Result, Results, Rows
 
-TABLES: Final = tables.TABLES | taco_tables.TABLES | aloe_tables.TABLES | act2goal_tables.TABLES
+TABLES: Final = (
+    tables.TABLES
+    | taco_tables.TABLES
+    | aloe_tables.TABLES
+    | act2goal_tables.TABLES
+    | foreign_tables.TABLES
+)
 RESULTS: Final = Path("docs/results")
 OPEN: Final = re.compile(r"^<!-- table:", re.MULTILINE)
 TABLE: Final = re.compile(

@@ -40,15 +40,17 @@ class GoalStep(ProcessorStep):
     env: str
 
     @cached_property
-    def phrases(self) -> Phrases:
-        """What the task can be told."""
+    def phrases(self) -> Phrases | None:
+        """What the task can be told; None of tasks that are always the same, as others' are."""
         env = make_env(self.env, obs_type="state")
         env.close()
-        return env.unwrapped.phrases  # type: ignore[attr-defined]
+        return getattr(env.unwrapped, "phrases", None)
 
     @property
     def size(self) -> int:
         """How many numbers a goal has, G."""
+        if self.phrases is None:
+            return 0
         return len(self.phrases.encoded(next(iter(self.phrases.all("train")))))
 
     def __call__(self, transition: EnvTransition) -> EnvTransition:
@@ -64,7 +66,7 @@ class GoalStep(ProcessorStep):
 
     def _numbers(self, text: str) -> Sequence[float]:
         """The goal of an instruction; zeros where nothing is asked for."""
-        return self.phrases.encoded(text) if text else [0.0] * self.size
+        return self.phrases.encoded(text) if self.phrases and text else [0.0] * self.size
 
     def get_config(self) -> dict[str, Any]:
         """What LeRobot saves of it."""

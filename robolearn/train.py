@@ -4,20 +4,25 @@ What batch k holds, and every random number of step k, derive from (seed, k) alo
 sampler or generator to save: weights, averaged weights, optimiser moments and the step number are
 the whole state, and 40 steps equal 20, an interruption, and 20 more.
 
+Several processes, as `accelerate launch` starts them, each take a batch of their own, drawn from
+their number too; gradients are averaged, and the first process writes.
+
 This is not about what a loss is: that is the policy's. It is about running it.
 """
 
 import hashlib
 import math
+import signal
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from robolearn import checkpoint
@@ -65,19 +70,36 @@ class Trainer:
             SystemExit: after SIGTERM or Ctrl-C, with everything saved.
         """
         self._choose_threads()
-        with Interrupt() as interrupt, TrainingLog(self.config, self.step) as log:
+        with Interrupt() as interrupt, self._log() as log:
             for info in self._steps():
-                log.add(self.step, info)
-                last = self.step == self.config.steps
-                if last or interrupt.seen or self.step % self.config.save_every == 0:
+                if log:
+                    log.add(self.step, info)
+                last, stop = self.step == self.config.steps, self._agreed(interrupt)
+                if last or stop or self.step % self.config.save_every == 0:
                     self.save()
-                if interrupt.seen and not last:
+                if stop and not last:
                     interrupt.leave(
                         f"saved step {self.step}; go on with: "
                         f"robolearn train --data {self.config.data} --out {self.config.out} "
                         "--resume"
                     )
         return checkpoint.checkpoints(self.config.out)[-1]
+
+    def _log(self) -> AbstractContextManager[TrainingLog | None]:
+        """The log of the run; of several processes the first one writes it."""
+        if not self.accelerator.is_main_process:
+            return nullcontext()
+        return TrainingLog(self.config, self.step, self.accelerator.num_processes)
+
+    def _agreed(self, interrupt: Interrupt) -> bool:
+        """Whether to stop, in all processes after the same step: none may wait for another."""
+        if self.accelerator.num_processes == 1:
+            return bool(interrupt.seen)
+        if interrupt.seen:
+            self.accelerator.set_trigger()
+        stop = self.accelerator.check_trigger()
+        interrupt.seen = interrupt.seen or stop * signal.SIGTERM
+        return stop
 
     def _steps(self) -> Iterator[dict[str, float]]:
         while self.step < self.config.steps:
@@ -132,9 +154,10 @@ class Trainer:
     def _time_loss(self, threads: int) -> float:
         torch.set_num_threads(threads)
         batch, times = self.batch(0), []
+        model = self.accelerator.unwrap_model(self.model)  # processes need not agree on a count
         for _ in range(4):
             begin = time.perf_counter()
-            loss, _ = self.model(batch, stream(0, "time"))
+            loss, _ = model(batch, stream(0, "time"))
             self.accelerator.backward(loss)
             self.optimizer.zero_grad()
             times.append(time.perf_counter() - begin)
@@ -142,8 +165,11 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the checkpoint of this step: the averaged policy, and the state to resume from."""
-        if not self.accelerator.is_main_process:
-            return
+        if self.accelerator.is_main_process:
+            self._write()
+        self.accelerator.wait_for_everyone()
+
+    def _write(self) -> None:
         folder = self.config.out / "checkpoints" / f"{self.step:07d}"
         with AtomicFolder(folder) as temporary:
             self.average.save(temporary / "model")
@@ -158,6 +184,7 @@ class Trainer:
         # Another number of threads would change the last bits of sums.
         flat |= {"step": torch.tensor(self.step), "threads": torch.tensor(self.threads)}
         flat |= {"data": self._fingerprint(), "format": torch.tensor(checkpoint.FORMAT)}
+        flat |= {"processes": torch.tensor(self.accelerator.num_processes)}
         return weights | {f"average.{k}": v for k, v in self.average.state_dict().items()} | flat
 
     def restore(self) -> None:
@@ -172,6 +199,12 @@ class Trainer:
             raise checkpoint.CheckpointError(
                 f"{self.config.out} was begun by an older version; resume it with that version, or "
                 f"go on in another --out with: --init {self.config.out}"
+            )
+        if (before := int(state.get("processes", 1))) != self.accelerator.num_processes:
+            raise ValueError(
+                f"{self.config.out} was begun with {before} processes, and these are "
+                f"{self.accelerator.num_processes}; resume it with as many, or go on in another "
+                f"--out with: --init {self.config.out}"
             )
         if not torch.equal(state["data"], self._fingerprint()):
             raise DatasetError(
@@ -309,7 +342,7 @@ def train(config: TrainConfig) -> Path:
     trainer = Trainer(config)
     if config.resume:
         trainer.restore()
-    else:
+    elif trainer.accelerator.is_main_process:
         save_config(config, config.out)
     return trainer.run()
 
@@ -348,6 +381,8 @@ def _resumed(config: TrainConfig) -> TrainConfig:
 def main(config: TrainConfig) -> int:
     """Runs the command."""
     newest = train(config)
+    if not PartialState().is_main_process:
+        return 0
     print(f"{newest} is trained; see what it can do with:")
     print(f"  robolearn eval --policy {config.out}")
     return 0

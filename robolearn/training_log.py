@@ -37,8 +37,9 @@ class TrainingLog:
     torn last line to a crash: both are dropped.
     """
 
-    def __init__(self, config: "TrainConfig", step: int) -> None:
+    def __init__(self, config: "TrainConfig", step: int, processes: int = 1) -> None:
         self.config, self._first = config, step
+        self._batch_size = config.batch_size * processes  # each draws its own
         self._path = config.out / LOG
         self._sums: dict[str, float] = {}
         self._count = 0
@@ -80,8 +81,8 @@ class TrainingLog:
     def _write(self, step: int) -> None:
         now = time.perf_counter()
         means = {k: v / self._count for k, v in self._sums.items()}
-        rate = self._count * self.config.batch_size / (now - self._last)
-        line = {"step": step, "samples": step * self.config.batch_size, "samples_per_s": rate}
+        rate = self._count * self._batch_size / (now - self._last)
+        line = {"step": step, "samples": step * self._batch_size, "samples_per_s": rate}
         line |= {"seconds": now - self._begin, **means}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()

@@ -63,7 +63,8 @@ def test_every_command_has_help(command, capsys):
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_unknown_options_are_an_error(command, capsys):
-    needed = ["runs/x/eval"] if command in ("report", "bench run", "bench compare") else []
+    needed = ["pusht"] if command == "bench-foreign" else []
+    needed += ["runs/x/eval"] if command in ("report", "bench run", "bench compare") else []
     with pytest.raises(SystemExit) as ended:
         cli.main([*command.split(), *needed, "--wings", "2"])
     assert ended.value.code == 2

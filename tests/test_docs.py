@@ -73,11 +73,17 @@ INSTEAD = {
     "robolearn eval --policy runs/improved --scorer critic --candidates 16 --replan-every 8 "
     "--episodes 1 --videos 0 --workers 0",
     "robolearn bench-serve --policy runs/demo": "true",
+    # Needs two GPUs; tests/test_train_processes.py has two processes.
+    "accelerate launch --multi_gpu --num_processes 2 -m robolearn train --data data/cubes "
+    "--out runs/cubes --device cuda": "true",
     # Starts a cluster; tests/test_cluster.py has one.
     "robolearn bench-scale --policy runs/demo": "true",
     "robolearn eval --policy runs/demo --ray local": "true",
     "robolearn record --out data/cubes --ray auto": "true",
     "robolearn bench-policies": "true",
+    "robolearn bench-foreign metaworld": "true",
+    "robolearn bench-foreign aloha": "true",
+    "robolearn bench-foreign pusht --data data/pusht": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",
     "robolearn train --data data/cubes --out runs/cubes": "robolearn train --data data/cubes "

@@ -195,3 +195,17 @@ def test_meta_worlds_script_demonstrates(tmp_path):
     assert dataset.arm.joints == ("dx", "dy", "dz", "gripper")
     setup = json.loads((tmp_path / "meta" / "robolearn.json").read_text())
     assert setup["notes"]["versions"]["metaworld"]
+
+
+@pytest.mark.parametrize("task", ["AlohaTransferCube-v0", "AlohaInsertion-v0"])
+def test_our_scripts_solve_aloha(task, tmp_path):
+    if foreign_packages.state_of("aloha") == "missing":
+        pytest.skip(foreign_packages.how_to_install("aloha"))
+    env_id = f"foreign:gym_aloha/{task}"
+    record(RecordConfig(out=tmp_path, env=env_id, obs_type="state", episodes=2, workers=0))
+    dataset = EpisodeDataset(tmp_path)
+    assert dataset.episodes.success.all()
+    assert dataset.episodes.seed.tolist() == [1_000_000, 1_000_001]  # at the first try
+    first, arms = dataset.episodes.start, [*range(6), *range(7, 13)]
+    moved = dataset.columns["action"][first] - dataset.columns["agent_pos"][first]
+    assert np.abs(moved[:, arms]).max() < 0.01  # it begins where the arms are
