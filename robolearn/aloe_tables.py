@@ -1,6 +1,7 @@
-"""The tables of post-training methods side by side, made of aloe.json; see `docs.py`."""
+"""The tables of post-training methods side by side, made of aloe*.json; see `docs.py`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, success
@@ -9,9 +10,9 @@ from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, succe
 ELSEWHERE: Final = {"recovery": "pushed", "unseen": "unseen objects"}
 
 
-def aloe_table(results: Results) -> Rows:
+def aloe_table(results: Results, name: str = "aloe") -> Rows:
     """Success of every method on every task, and what it gains over the base on the mean."""
-    aloe = results.get("aloe", {})
+    aloe = results.get(name, {})
     tasks: dict[str, Result] = aloe.get("tasks", {})
     means = aloe.get("mean", {})
     elsewhere = [key for key in ELSEWHERE if any(key in mean for mean in means.values())]
@@ -34,4 +35,7 @@ def _beside(name: str, mean: dict[str, Any]) -> list[str]:
     ]
 
 
-TABLES: Final[dict[str, Callable[[Results], Rows]]] = {"aloe": aloe_table}
+TABLES: Final[dict[str, Callable[[Results], Rows]]] = {
+    "aloe": aloe_table,
+    "aloe-state": partial(aloe_table, name="aloe-state"),
+}

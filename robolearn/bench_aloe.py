@@ -106,6 +106,8 @@ CONDITIONS: Final[dict[str, Callable[[Any], dict[str, Any]]]] = {
 }
 MEANT: Final = ("per_hour", "critic_auc", *CONDITIONS)  # over the tasks, where all have it
 SETTINGS: Final = "bench-aloe.json"
+# The summary's name, by what the policies look at: one is no further seed of the other.
+NAMES: Final = {"pixels_agent_pos": "aloe", "state": "aloe-state"}
 FREE: Final = ("tasks", "methods", "seeds", "conditions", "results", "out", *WORKERS)
 POSITIVE: Final = ("demonstrations", "steps", "batch_size", "rounds", "collected", "episodes")
 Row = dict[str, Any]
@@ -119,7 +121,7 @@ class BenchAloeConfig(WorkerOptions):
     methods: tuple[str, ...] = ("bc", "filtered-bc", "dagger", "awr", "iql", "q-chunking", "aloe")
     seeds: tuple[int, ...] = (0, 1, 2)  # of training, and of what is collected
     conditions: tuple[str, ...] = ()  # recovery: pushed meanwhile; unseen: other objects or scenes
-    results: Path = Path("docs/results")  # where the summary, aloe.json, goes
+    results: Path = Path("docs/results")  # where the summary goes: aloe.json, or aloe-state.json
     out: Path = Path("runs/bench-aloe")  # data, runs and evaluations
     obs_type: Literal["pixels_agent_pos", "state"] = "state"  # what policies look at
     demonstrations: int = 400  # to train the base on
@@ -136,7 +138,7 @@ class BenchAloeConfig(WorkerOptions):
 
 
 def bench(config: BenchAloeConfig) -> Row:
-    """Runs what is missing, writes `<results>/aloe.json`, and returns its figures.
+    """Runs what is missing, writes the summary into `results`, and returns its figures.
 
     Raises:
         ValueError, OSError: unusable options or folders; what was finished is kept.
@@ -151,7 +153,7 @@ def bench(config: BenchAloeConfig) -> Row:
                 outcomes.setdefault(name, []).append(outcome)
         figures["tasks"][task] = _over_seeds(outcomes)
         figures["mean"] = _over_tasks(list(figures["tasks"].values()))
-        save_result(config.results, "aloe", config, figures)
+        save_result(config.results, NAMES[config.obs_type], config, figures)
     return figures
 
 
@@ -326,5 +328,5 @@ def main(config: BenchAloeConfig) -> int:
         gain = f"{mean['gain_points']:+.1f}"
         table.add_row(name, *cells, f"{mean['success']:.1%}", gain, f"{mean['p_value']:.2g}")
     Console().print(table)
-    print(f"{config.results / 'aloe.json'} holds everything")
+    print(f"{config.results / NAMES[config.obs_type]}.json holds everything")
     return 0

@@ -65,7 +65,7 @@ def test_all_methods_begin_with_the_same_policy_and_have_the_same_budget(small, 
     )
     assert pushed["variations"] == {"push": 2}
     assert unseen["split"].startswith("novel_")
-    written = json.loads((small.results / "aloe.json").read_text())
+    written = json.loads((small.results / "aloe-state.json").read_text())
     assert written["mean"] == figures["mean"]
     # A second run finds everything done, and says the same.
     monkeypatch.setattr("robolearn.prepared.train", None)

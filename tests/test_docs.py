@@ -61,6 +61,7 @@ INSTEAD = {
     "robolearn bench-arm --policy runs/demo": "true",
     "robolearn bench-taco --policy runs/demo": "true",
     "robolearn bench-aloe": "true",
+    "robolearn bench-aloe --obs-type pixels_agent_pos": "true",
     "robolearn bench-act2goal": "true",
     "robolearn improve --base runs/demo --out runs/improved --rounds 3": "robolearn improve "
     "--base runs/demo --out runs/improved --rounds 1 --episodes 1 --evaluate 1 --videos 0 "
@@ -417,6 +418,9 @@ def test_aloe_table():
     assert second[0] == "`aloe+critic`"
     assert second[2:] == ["95 %", "+25.0", "1e-09", "300", "0.990"]
     assert aloe_table({})[1][0] == "not measured yet"
+    known = {"aloe-state": {"tasks": {"Sort": cells}, "mean": cells}}
+    assert "`aloe+critic`" in table("aloe-state", known)
+    assert "not measured yet" in table("aloe", known)
 
 
 @pytest.mark.parametrize("name", list(taco_tables.TABLES))
