@@ -279,7 +279,7 @@ def _beyond(task: str, split: str) -> str:
     """
     from robolearn.registry import make_env
 
-    chosen = {"split": split} if split else {}
+    chosen: Any = {"split": split} if split else {}
     with closing(make_env(f"robolearn/{task}-v0", obs_type="state", **chosen)) as env:
         found: Any = env.unwrapped
         if len(found.splits) > 1:
