@@ -54,9 +54,8 @@ def trained(steps=350, *, still=False):
         places = start[:, None] + torch.sign(goal - start)[:, None] * offsets * (not still)
         future = dots(places).transpose(2, 3)[:, :, :, None]  # (B, T, C, 1, N)
         batch = {"future": {"top": future}, "steps": away}
-        loss, _ = policy._imagining(
-            dots(start), dots(goal), batch, stream(step, "loss"), imagines=True
-        )
+        rng = stream(step, "loss")
+        loss, _ = policy._imagining(dots(start), dots(goal), batch, rng, pure=0.5)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
