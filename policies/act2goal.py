@@ -203,7 +203,9 @@ class Act2GoalPolicy(FlowPolicy):
         world = self.backbone.world
         start, t = world.start.expand(len(now), -1, -1, -1), torch.zeros(len(now), 1).to(now)
         if pure == 1.0:
-            return now.new_zeros(()), world(now, goal, start, t, batch["steps"])[1]
+            velocity, features = world(now, goal, start, t, batch["steps"])
+            # Of no worth, but processes that train together miss weights without a gradient.
+            return 0.0 * velocity.sum(), features
         noise = draws_of(rng.standard_normal, start.shape).to(now.device)
         later, often = (draws_of(rng.random, (len(now), 1)).to(now.device) for _ in range(2))
         t = torch.where(often < pure, t, later)

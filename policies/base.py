@@ -347,12 +347,19 @@ class Normaliser(nn.Module):
         self.register_buffer("mean", torch.full(shape, torch.nan))
         self.register_buffer("std", torch.full(shape, torch.nan))
 
-    def fit(self, values: np.ndarray) -> None:
+    def fit(self, values: np.ndarray, alike: np.ndarray | None = None) -> None:
         """Takes the statistics of (N, *shape) values without the NaNs among them.
 
         A value that never moves is only shifted.
+
+        Args:
+            values: (N, *shape).
+            alike: bool (J,), of the J columns of chunks, those that have one scale for all steps of
+                a chunk: the largest.
         """
         std = np.nanstd(values, 0)
+        if alike is not None:
+            std[:, alike] = std[:, alike].max(0)
         self.mean.copy_(torch.from_numpy(np.nanmean(values, 0)))
         self.std.copy_(torch.from_numpy(np.where(std < 1e-4, 1.0, std)))
 

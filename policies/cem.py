@@ -128,8 +128,9 @@ class CemPolicy(TrainablePolicy):
         batch = windows.get(np.arange(len(windows)))
         rows = batch["action"] - batch["agent_pos"][:, None] * self.dynamics.relative.numpy()
         self.dynamics.agent_pos.fit(dataset.columns["agent_pos"])
-        self.dynamics.targets.fit(rows[:, : self.config.part])
-        self.chunk.fit(rows)
+        grippers = self.dynamics.relative.numpy() == 0.0  # see `ChunkPolicy.fit_chunks`
+        self.dynamics.targets.fit(rows[:, : self.config.part], alike=grippers)
+        self.chunk.fit(rows, alike=grippers)
         self.directions.copy_(self._principal(torch.from_numpy(rows)))
         self.latents.fit(dataset, self.config.autoencoder_steps, torch.initial_seed())
 

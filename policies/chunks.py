@@ -112,9 +112,7 @@ class ChunkPolicy(TrainablePolicy):
         A gripper is absolute and has one scale for all steps of a chunk: demonstrations may always
         have it still at some of them, where practice will not.
         """
-        self.chunk.fit(rows)
-        absolute = self.relative == 0.0
-        self.chunk.std[:, absolute] = self.chunk.std[:, absolute].amax(0)
+        self.chunk.fit(rows, alike=self.relative.numpy() == 0.0)
 
     @property
     def cameras(self) -> Mapping[str, tuple[int, int]]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from robolearn.episodes import DatasetError
 from robolearn.policies.base import Generators, as_tensors
-from robolearn.policies.language import vocabulary_of
+from robolearn.policies.language import vocabulary_of, words
 from robolearn.policies.latents import Latents
 from robolearn.recall import phrases_of, remembered, succeeded
 from robolearn.seeding import stream
@@ -55,6 +55,7 @@ class Endings:
                 f"{dataset.root} has fewer than two episodes that succeeded, of whose ends goals "
                 "are learned; record more"
             )
+        found = found[[bool(words(table.instruction[k])) for k in found]]
         self._first, self._told = table.start[found], [table.instruction[k] for k in found]
         self._last = self._first + table.length[found] - 1
         self._held = np.arange(len(found)) % HELD == 0

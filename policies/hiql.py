@@ -81,7 +81,8 @@ class HiqlPolicy(ValuedPolicy):
         """See `ValuedPolicy`."""
         tokens = self.tokens_of(batch, batch["instruction"], rng)
         state, _ = apart(tokens, self.head.shown)
-        phi = self.slow.value.represent(way.state, way.subgoal)
+        with torch.no_grad():  # in practice adapters lie beside it, too, and shall not learn here
+            phi = self.slow.value.represent(way.state, way.subgoal)
         low, _ = self.head.towards(state, phi)
         high = self.head.propose(tokens)
         return hierarchical_errors(high, phi, low, self.clean_of(batch), found, self.config)

@@ -3,7 +3,8 @@
 What the expert usually acts on are the world model's features of pure noise, which hardly depend on
 it: a model that has learned its frames takes no notice of noise that says nothing of them. So here
 the frames are imagined in full, and the expert gets the features of the last step towards them, as
-it did in half of its training. The first candidate acts as it would without plans.
+it did in the part of its training that does not begin at pure noise. The first candidate acts as it
+would without plans.
 """
 
 from dataclasses import dataclass, replace

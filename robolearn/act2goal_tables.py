@@ -25,13 +25,17 @@ def act2goal_table(results: Results) -> Rows:
 def distance_table(results: Results) -> Rows:
     """Success of every method with near, farther and far goals, on every task."""
     tasks, _ = _of(results)
-    rows = [["task", "steps to the goal", *_names(tasks)]]
+    names = [name for name in next(iter(tasks.values()), {}) if PRACTISED not in name]
+    rows = [["task", "steps to the goal", *(f"`{name}`" for name in names)]]
     for task, methods in tasks.items():
-        found = {name: row["by_distance"] for name, row in methods.items() if PRACTISED not in name}
-        for number, first in enumerate(next(iter(found.values()))):
-            cells = [percent(parts[number]["success"]) for parts in found.values()]
+        for number, first in enumerate(next(iter(methods.values()))["by_distance"]):
+            cells = [_at(methods.get(name), number) for name in names]
             rows.append([task, "{} to {}".format(*first["steps"]), *cells])
     return _or_unmeasured(rows)
+
+
+def _at(method: Result | None, number: int) -> str:
+    return percent(method["by_distance"][number]["success"]) if method else NOT_MEASURED
 
 
 def practice_table(results: Results) -> Rows:
@@ -56,11 +60,6 @@ def _of(results: Results) -> tuple[dict[str, Result], dict[str, Any]]:
 
 def _methods(means: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(name, mean) for name, mean in means.items() if PRACTISED not in name]
-
-
-def _names(tasks: dict[str, Result]) -> list[str]:
-    methods = next(iter(tasks.values()), {})
-    return [f"`{name}`" for name in methods if PRACTISED not in name]
 
 
 def _or_unmeasured(rows: Rows) -> Rows:

@@ -69,7 +69,7 @@ class Result(TypedDict):
     # Moves of the joints where a chunk begins and inside of chunks, see `robolearn.jumps`.
     jumps: NotRequired[Mapping[str, float]]
     wall_seconds: float
-    training_seconds: NotRequired[float | None]  # that led to the policy, if that is known
+    training_seconds: NotRequired[float | None]  # that led to the policy, if known: steps alone
     versions: Mapping[str, str]
     renderer: str
     config_hash: str

@@ -78,9 +78,11 @@ def maker_of(
         )
     if data is not None:
         return partial(Recall, data, source.where)
-    if goal[0] == IMAGINED:
-        return partial(Imagination, _writer(goal[1:], source), source.where)
-    return None
+    if IMAGINED not in goal[:1]:
+        return None
+    if len(goal) > 2:
+        raise ValueError(f"--goal {' '.join(goal)} names two goal-writers; give one folder")
+    return partial(Imagination, _writer(goal[1:], source), source.where)
 
 
 def _writer(named: Sequence[str], source: Source) -> Path:

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
@@ -16,18 +17,22 @@ if TYPE_CHECKING:
     from robolearn.options import TrainConfig
 
 CONSOLE = Console(stderr=True)
-
-
 LOG: Final = "log.jsonl"
 
 
 def seconds_until(run: Path, step: int) -> float | None:
-    """Wall-clock time that a run had trained for at a step; None if its log does not say."""
+    """Wall-clock time that a run had trained for at a step; None if its log does not say.
+
+    What is fitted before the first step, such as an autoencoder, does not count.
+    """
     if not (run / LOG).exists():
         return None
-    lines = [json.loads(line) for line in (run / LOG).read_text().splitlines()]
-    known = [line["seconds"] for line in lines if line["step"] <= step and "seconds" in line]
-    return float(known[-1]) if known else None
+    known: float | None = None
+    for line in (run / LOG).read_text().splitlines():
+        with suppress(ValueError, KeyError):  # a crash tears the last one, and old ones lack it
+            row = json.loads(line)
+            known = row["seconds"] if row["step"] <= step else known
+    return known
 
 
 class TrainingLog:

@@ -259,3 +259,16 @@ def test_a_head_that_is_nearly_right_gives_nearly_the_data(sampler, prediction, 
     clean, _ = policy.denoise(torch.randn(2, 64, 4, 3, generator=generator), 0, ())
     assert abs(float(clean.mean()) - 0.5) < 0.02
     assert float(clean.std()) < 0.1
+
+
+def test_a_gripper_has_one_scale_for_all_steps_of_a_chunk():
+    policy = toy.tiny_policy()
+    rows = np.random.default_rng(0).normal(size=(50, policy.horizon, toy.TOY_ARM.size))
+    rows *= np.arange(1, policy.horizon + 1)[:, None]
+    rows[:, -1, toy.TOY_ARM.grippers[0]] = 0.3  # always still there
+    policy.fit_chunks(rows)
+    gripper = policy.chunk.std[:, toy.TOY_ARM.grippers[0]]
+    widest = rows[:, :, toy.TOY_ARM.grippers[0]].std(0).max()
+    assert torch.allclose(gripper, torch.full_like(gripper, widest))
+    others = policy.chunk.std[:, policy.relative == 1.0]
+    assert bool((others[-1] > 2.0 * others[0]).all())

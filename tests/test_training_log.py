@@ -39,6 +39,9 @@ def test_the_time_until_a_step_stands_in_the_log(tmp_path):
     lines = [{"step": 2, "seconds": 1.5}, {"step": 4, "seconds": 3.0}, {"step": 6, "seconds": 4.0}]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert [seconds_until(tmp_path, step) for step in (1, 4, 5, 9)] == [None, 3.0, 3.0, 4.0]
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 8, "sec')  # torn by a crash
+    assert seconds_until(tmp_path, 9) == 4.0
 
 
 @pytest.mark.parametrize("damage", ['{"step": 2, "lo', "3", "[]", "null", '{"loss": 1}'])
