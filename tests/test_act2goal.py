@@ -12,7 +12,7 @@ from robolearn.contract import observation_space
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import DatasetError, EpisodeWriter
 from robolearn.evaluate import evaluate, unplanned
-from robolearn.options import EvalConfig, ServeConfig
+from robolearn.options import ServeConfig
 from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.base import Overlap, as_tensors
 from robolearn.policies.configs import Act2GoalConfig
@@ -251,15 +251,7 @@ def test_the_goal_matters():
 
 
 def test_it_trains_acts_and_leaves_what_it_imagined(run, tmp_path):
-    config = EvalConfig(
-        policy=str(run),
-        env=toy.ENV_ID,
-        out=tmp_path / "eval",
-        replan_every=2,
-        episodes=2,
-        videos=1,
-        workers=0,
-    )
+    config = toy.eval_config(run, tmp_path / "eval")
     result = evaluate(config)
     assert result["goal"] == ["demonstration"]
     assert result["episodes"][0]["notes"]["steps_to_goal"] > 0.0

@@ -13,7 +13,6 @@ from robolearn.checkpoint import load_policy
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import DatasetError, EpisodeWriter
 from robolearn.evaluate import evaluate
-from robolearn.options import EvalConfig
 from robolearn.policies.base import Context, as_tensors
 from robolearn.policies.cem import BOUND, CemPolicy, least
 from robolearn.policies.latent_configs import CemConfig
@@ -263,17 +262,7 @@ def test_both_losses_fall(run):
 
 
 def test_it_acts_and_leaves_what_it_expected(run, tmp_path):
-    result = evaluate(
-        EvalConfig(
-            policy=str(run),
-            env=toy.ENV_ID,
-            out=tmp_path / "eval",
-            replan_every=2,
-            episodes=2,
-            videos=1,
-            workers=0,
-        )
-    )
+    result = evaluate(toy.eval_config(run, tmp_path / "eval"))
     (strip,) = [episode["strip"] for episode in result["episodes"] if episode["strip"]]
     assert (tmp_path / "eval" / strip).stat().st_size > 100
     imagined = policy().imagine(observations(2))

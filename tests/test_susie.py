@@ -13,7 +13,6 @@ from robolearn.checkpoint import load_policy
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import DatasetError, EpisodeWriter
 from robolearn.evaluate import evaluate
-from robolearn.options import EvalConfig
 from robolearn.policies.base import as_tensors
 from robolearn.policies.flow import FlowPolicy
 from robolearn.policies.latent_configs import SusieConfig
@@ -173,17 +172,7 @@ def test_the_losses_of_both_levels_fall(run):
 
 
 def test_it_acts_and_leaves_the_subgoal_that_it_imagined(run, tmp_path):
-    result = evaluate(
-        EvalConfig(
-            policy=str(run),
-            env=toy.ENV_ID,
-            out=tmp_path / "eval",
-            replan_every=2,
-            episodes=2,
-            videos=1,
-            workers=0,
-        )
-    )
+    result = evaluate(toy.eval_config(run, tmp_path / "eval"))
     assert result["goal"] == ["demonstration"]
     (strip,) = [episode["strip"] for episode in result["episodes"] if episode["strip"]]
     assert (tmp_path / "eval" / strip).stat().st_size > 100

@@ -201,6 +201,15 @@ def record_demonstrations(folder, episodes):
     return folder
 
 
+def eval_config(run, out):
+    """Two episodes of a run, one of them filmed."""
+    from robolearn.options import EvalConfig
+
+    return EvalConfig(
+        policy=str(run), env=ENV_ID, out=out, replan_every=2, episodes=2, videos=1, workers=0
+    )
+
+
 def train_config(data, run, **changes):
     """Settings with which a step takes milliseconds."""
     from robolearn.options import TrainConfig
