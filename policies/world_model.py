@@ -5,7 +5,9 @@
     velocity   (B, T, N, C), and the features (B, 3 N, D) of every block, which an expert acts on
 
 The blocks say what the frames are, and the velocity is the way there from what is noisy: a token is
-too narrow for the noise of T frames, which it would have to give back.
+too narrow for the noise of T frames, which it would have to give back. Most cells of a frame look
+as they do now or as they will at the goal, so the blocks choose between the two, and add what is
+neither: without that a model of so few steps imagined nothing but blurred goals.
 
 B batch, N cells of all cameras, C channels of a latent, T frames at the hashed steps. The target of
 the velocity is data minus noise (Lipman et al. 2023, as in `flow.py`), so frames are imagined by
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 GROUPS: Final = 3  # of tokens: now, goal, future
 PLACE: Final = 1.0  # spread of the places that tokens begin with, as their contents are
+CERTAIN: Final = 0.03  # so sure a cell begins to be that it looks as now, or as at the goal
 LEFT: Final = 0.05  # of the way, at least: a velocity does not become infinite at its end
 
 
@@ -80,7 +83,9 @@ class WorldModel(Latents):
         self.ahead = nn.Linear(2 * hashing.frames + 1, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.depth))
         self.norm, self.outward = nn.LayerNorm(width), nn.Linear(width, frames)
-        nn.init.zeros_(self.outward.weight)
+        self.choice = nn.Linear(width, hashing.frames)
+        for weight in (*self.outward.parameters(), *self.choice.parameters()):
+            nn.init.zeros_(weight)
         noise = torch.randn(
             (1, hashing.frames, self.count, config.latents),
             generator=torch.Generator().manual_seed(0),
@@ -126,19 +131,39 @@ class WorldModel(Latents):
         """
         future = self.noisy(noisy.transpose(1, 2).flatten(2))
         h = torch.stack([self.inward(now), self.inward(goal), future], 1) + self.place
-        c = self._conditions(t, steps)
+        logarithms, shares = _distances(self.hashing, steps)
+        c = self._conditions(t, torch.cat([logarithms, shares], 1))
         features = []
         for block in self.blocks:
             h = block(h, c)
             features.append(h.flatten(1, 2))
-        frames = self.outward(self.norm(h[:, 2])).unflatten(-1, (noisy.shape[1], -1))
+        frames = self._frames(self.norm(h[:, 2]), shares, now, goal)
         left = (1.0 - t).clamp(min=LEFT)[..., None, None]
-        return (frames.transpose(1, 2) - noisy) / left, features
+        return (frames - noisy) / left, features
 
-    def _conditions(self, t: Tensor, steps: Tensor) -> Tensor:
+    def _frames(self, h: Tensor, shares: Tensor, now: Tensor, goal: Tensor) -> Tensor:
+        """What the tokens of the future (B, N, D) say: now, goal, and what is neither.
+
+        Before anything is learned, frames change from now to goal as the way goes.
+
+        Args:
+            h: the tokens.
+            shares: of the way, where the frames are (B, T).
+            now: latents of the observation (B, N, C).
+            goal: those of the goal, likewise.
+
+        Returns:
+            Latents (B, T, N, C).
+        """
+        usual = shares.logit(CERTAIN)[:, None]
+        chosen = (self.choice(h) + usual).sigmoid().transpose(1, 2)[..., None]
+        new = self.outward(h).unflatten(-1, (shares.shape[1], -1)).transpose(1, 2)
+        return now[:, None] + chosen * (goal - now)[:, None] + new
+
+    def _conditions(self, t: Tensor, distances: Tensor) -> Tensor:
         """What modulates the tokens of each group, (B, 3, 1, D)."""
-        ahead = self.ahead(_distances(self.hashing, steps))
-        now = self.clean[0].expand(len(steps), -1)
+        ahead = self.ahead(distances)
+        now = self.clean[0].expand(len(distances), -1)
         conditions = [now, self.clean[1] + ahead, self.time(t) + ahead]
         return nn.functional.silu(torch.stack(conditions, 1))[:, :, None]
 
@@ -199,10 +224,10 @@ class AmongAll(SelfAttention):
         return super().forward(h.flatten(1, 2)[:, None]).view(h.shape)
 
 
-def _distances(hashing: Hashing, steps: Tensor) -> Tensor:
-    """How far frames and goal are, (B, 2 T + 1): in logarithms, and as shares of the way."""
+def _distances(hashing: Hashing, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """How far frames and goal are in logarithms (B, T + 1), frames as shares of the way (B, T)."""
     goal = steps.detach().cpu().numpy()
     offsets = torch.from_numpy(hashing.offsets(goal)).to(steps.device).float()
     whole = steps.float()[:, None]
     logarithms = torch.cat([offsets, whole], 1).log() / np.log(hashing.furthest + 1)
-    return torch.cat([logarithms, offsets / whole], 1)
+    return logarithms, offsets / whole

@@ -10,6 +10,7 @@ import toy
 from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.autoencoder import Autoencoder
 from robolearn.policies.temporal_distance import TemporalDistance
+from robolearn.policies.world_model import CERTAIN
 from robolearn.seeding import stream
 
 CELLS = 8  # in a row, which a dot moves along
@@ -72,6 +73,17 @@ def imagined(policy, start, goal):
     steps = (goal - start).abs().clamp(min=1)
     latents = world.imagine(dots(start), dots(goal), steps, CONFIG.sample_steps)
     return places_of(latents), torch.from_numpy(world.hashing.offsets(steps.numpy()))
+
+
+def test_before_it_learns_frames_change_from_now_to_the_goal():
+    world = line_policy().backbone.world
+    start, goal = ways(6, 3)
+    away = (goal - start).abs()
+    found = world.imagine(dots(start), dots(goal), away, CONFIG.sample_steps)
+    offsets = torch.from_numpy(world.hashing.offsets(away.numpy()))
+    share = (offsets / away[:, None]).clamp(CERTAIN, 1.0 - CERTAIN)[..., None, None]
+    mixed = (1.0 - share) * dots(start)[:, None] + share * dots(goal)[:, None]
+    torch.testing.assert_close(found, mixed, atol=1e-4, rtol=0.0)
 
 
 def test_imagined_frames_lie_on_the_way_in_order(policy):
