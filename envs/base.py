@@ -59,6 +59,7 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
         "render_fps": int(SO101.control_hz),
     }
     video_size: ClassVar[tuple[int, int]] = (480, 640)
+    draw_every: int = 1  # steps; see `contract`
 
     def __init__(
         self,
@@ -92,6 +93,8 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
         self.task_description = ""
         self.episode_seed = self._held = 0
         self._goal_pictures: dict[str, np.ndarray] = {}
+        self._drawn: dict[str, Any] = {}  # the newest pictures
+        self._steps = 0  # since the episode began
         self._goal_pixels = goal_pixels and bool(self.active_cameras)
         self._renderer: Renderer | None = None
         self._video: Renderer | None = None
@@ -141,7 +144,7 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
         chosen = int(self.np_random.integers(2**31)) if seed is None else int(seed)
         start = self.draw(chosen, wish(options))
         self._place(self.data, start)
-        self.episode_seed, self._held = chosen, 0
+        self.episode_seed, self._held, self._steps = chosen, 0, 0
         self._start, self._goal_pictures = start, {}
         self.goal, self.task_description = start.goal, start.instruction
         self.remember(self.state, self.goal[None])
@@ -169,6 +172,7 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
         requested = check_action(self.arm, action)
         sent = limit_action(self.arm, requested)
         self.data.ctrl[self.joints.ctrl] = self.joints.to_ctrl(sent)
+        self._steps += 1
         mujoco.mj_step(self.model, self.data, nstep=self.substeps)
         unstable = np.count_nonzero(self._diverged) > 0
         goal = self.goal[None]
@@ -191,14 +195,24 @@ class ManipulationEnv(Task, gymnasium.Env[dict[str, Any], np.ndarray]):
         if self.obs_type == "state":
             observation["environment_state"] = self._environment_state()
         if self.active_cameras:
-            drawn = self._observer()
-            observation["pixels"] = {c: drawn.rgb(d, c) for c in self.active_cameras}
-            if self.obs_type == "depth":
-                observation["depth"] = {c: drawn.depth(d, c) for c in self.active_cameras}
-            if self._goal_pixels:
-                pictures = self._goal_pictures = self._goal_pictures or self.draw_goal(drawn)
-                observation["goal_pixels"] = {c: p.copy() for c, p in pictures.items()}
+            if self._steps % self.draw_every == 0:
+                self._drawn = self._pictures()
+            observation |= {
+                kind: {c: p.copy() for c, p in pictures.items()}
+                for kind, pictures in self._drawn.items()
+            }
         return observation
+
+    def _pictures(self) -> dict[str, dict[str, np.ndarray]]:
+        """What the cameras see now: by kind, and by camera."""
+        d, drawn = self.data, self._observer()
+        pictures = {"pixels": {c: drawn.rgb(d, c) for c in self.active_cameras}}
+        if self.obs_type == "depth":
+            pictures["depth"] = {c: drawn.depth(d, c) for c in self.active_cameras}
+        if self._goal_pixels:
+            self._goal_pictures = self._goal_pictures or self.draw_goal(drawn)
+            pictures["goal_pixels"] = self._goal_pictures
+        return pictures
 
     def _observer(self) -> Renderer:
         self._renderer = self._renderer or Renderer(

@@ -73,8 +73,18 @@ class Foreign(gymnasium.Env[dict[str, Any], np.ndarray]):
         self.action_space = action_space(self.arm)
         state_size = told["state_size"] if obs_type == "state" else 0
         self.observation_space = _space(self.arm, self.active_cameras, self.image_size, state_size)
-        self._names = tuple(self.observation_space)
+        self._names, self._draw_every = tuple(self.observation_space), 1
         self.task_description, self.episode_seed, self._return = "", 0, 0.0
+
+    @property
+    def draw_every(self) -> int:
+        """See `contract`."""
+        return self._draw_every
+
+    @draw_every.setter
+    def draw_every(self, steps: int) -> None:
+        self._draw_every = steps
+        self._door.spare(steps)
 
     @property
     def task(self) -> str:

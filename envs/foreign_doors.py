@@ -47,6 +47,8 @@ class Door:
                 raise ValueError(f"{name} has no camera {camera!r}; choose among {known}")
         self.low, self.high = self.bounds()
         self.seen: Any = None  # the package's newest observation
+        self.draw_every, self._steps = 1, 0
+        self._drawn: dict[str, np.ndarray] = {}  # the newest pictures
         self.sent = np.clip(np.zeros_like(self.low), self.low, self.high)
 
     def open(self) -> gymnasium.Env:
@@ -98,7 +100,7 @@ class Door:
             ValueError: an instruction that it does not know; "" draws one.
         """
         self.sent = np.clip(np.zeros_like(self.low), self.low, self.high)
-        task = self.begin(seed, instruction)
+        task, self._steps = self.begin(seed, instruction), 0
         self.seen, info = self.env.reset(seed=seed)
         return {**self.tell(0.0, info), "task": task}
 
@@ -124,6 +126,7 @@ class Door:
     def step(self, action: np.ndarray) -> Told:
         """Acts for one control period."""
         self.sent = action
+        self._steps += 1
         kind: Any = self.env.action_space.dtype
         self.seen, reward, terminated, truncated, info = self.env.step(action.astype(kind))
         told = self.tell(float(reward), info)
@@ -135,7 +138,7 @@ class Door:
         progress = 1.0 if success else float(np.clip(self.progress(reward, info), 0.0, 1.0))
         return {
             **{key: np.array(value, np.float32).ravel() for key, value in told.items()},
-            "pixels": {camera: self.picture(camera) for camera in self.active},
+            "pixels": self.pictures(),
             "success": success,
             "progress": progress,
             "reward": reward,
@@ -162,6 +165,16 @@ class Door:
         """How far it has come; outside of 0..1 it is clipped."""
         del reward, info
         return 0.0
+
+    def spare(self, draw_every: int) -> None:
+        """Draws in every so many steps of an episode only; in between, the last pictures stay."""
+        self.draw_every = draw_every
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """What the cameras show, or showed when they were drawn last, by camera."""
+        if self._steps % self.draw_every == 0:
+            self._drawn = {camera: self.picture(camera) for camera in self.active}
+        return self._drawn
 
     def picture(self, camera: str) -> np.ndarray:
         """What a camera shows, uint8 (H, W, 3)."""

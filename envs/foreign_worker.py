@@ -75,6 +75,10 @@ class Away:
         """The next action of the package's own script, (J,)."""
         return self._call("expert")
 
+    def spare(self, draw_every: int) -> None:
+        """See `Door`."""
+        self._call("spare", draw_every)
+
     def film(self) -> np.ndarray:
         """See `Door`."""
         return self._call("film")

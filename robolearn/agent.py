@@ -95,6 +95,9 @@ class PolicyAgent:
         scorer: chooses among them; needed from two candidates on.
         fixed_noise: every decision of every episode gets the same noise instead.
 
+    Attributes:
+        looks_every: control steps between the observations that it looks at, from the first on.
+
     Raises:
         ValueError: a horizon outside the chunk, or candidates without a scorer.
     """
@@ -142,6 +145,9 @@ class PolicyAgent:
         if background:
             period = 1.0 / policy.arm.get("control_hz", SO101.control_hz)
             self._arrival = partial(InBackground, period)
+        # Whoever averages chunks or decides ahead, or remembers, looks at every observation.
+        plain = ensemble is None and not delay and not background and policy.history == 1
+        self.looks_every = replan_every if plain else 1
         self.policy = policy
         self.candidates, self.scorer, self._fixed_noise = candidates, scorer, fixed_noise
         self._slots: dict[int, _Slot] = {}

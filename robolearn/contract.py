@@ -12,6 +12,10 @@ An environment of robolearn, simulated or real, is an ordinary `gymnasium.Env`:
 | `obs["environment_state"]` | float32 (S,): privileged simulator state, `obs_type="state"` only |
 | action | float32 (J,): absolute joint targets in the units of `agent_pos` |
 
+An environment whose pictures are costly may have an attribute `draw_every`, 1 unless it is set: it
+then draws in every so many steps of an episode, from the first on, and in between shows the last
+pictures again, for those who look only then.
+
 One `step` is one control period of `1 / ArmSpec.control_hz` seconds. The keys of `info` are the
 constants of `Info`. SI units everywhere; degrees, ticks and percent exist only inside `hardware/`
 and in the dataset import.

@@ -16,10 +16,11 @@ from typing import Any, Final, cast
 
 import gymnasium
 import numpy as np
+from gymnasium.vector import SyncVectorEnv
 from rich.console import Console
 from rich.progress import Progress
 
-from robolearn.agent import open_agent
+from robolearn.agent import PolicyAgent, open_agent
 from robolearn.config import save_config, to_json
 from robolearn.contract import Info
 from robolearn.envs.dynamics import check_dynamics
@@ -230,7 +231,8 @@ def job_of(config: EvalConfig, told: Mapping[int, str] | None = None) -> Job:
         config: resolved settings.
         told: seed -> what the agent is told instead of the task's instruction.
     """
-    open_actor: Callable = partial(open_agent, config)
+    changed = config.variations or config.dynamics  # which may show earlier pictures again
+    open_actor: Callable = partial(open_agent if changed else open_sparing, config)
     if told:
         open_actor = partial(_open_misled, open_actor, told)
     asked, options = asking(config.instruction), _env_options(config)
@@ -242,6 +244,16 @@ def job_of(config: EvalConfig, told: Mapping[int, str] | None = None) -> Job:
     elif config.goal_data:
         raise ValueError(f"{config.policy} is told its goal and shown none; leave out --goal-data")
     return Job(config.env, open_actor, options, asked, partial(_watched, shown), row_of)
+
+
+def open_sparing(config: EvalConfig, env: SyncVectorEnv) -> Actor:
+    """The actor, with environments that draw what it looks at alone: most of an episode's time."""
+    actor = open_agent(config, env)
+    for one in env.envs:
+        inner: Any = one.unwrapped
+        if isinstance(actor, PolicyAgent) and hasattr(inner, "draw_every"):
+            inner.draw_every = actor.looks_every
+    return actor
 
 
 def _watched(shown: Wrap | None, env: gymnasium.Env) -> gymnasium.Env:

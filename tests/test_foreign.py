@@ -133,10 +133,14 @@ def test_a_process_of_its_own_changes_nothing(away, monkeypatch):
     with closing(make_env(TOY)) as far:
         assert isinstance(far.unwrapped._door, Away)
         there = run(far, 7)
+        far.unwrapped.draw_every = 3
+        spared = run(far, 7)
         monkeypatch.delitem(foreign_packages.KINDS, "strangers:")
         with closing(make_env(TOY)) as near:
             assert not isinstance(near.unwrapped._door, Away)
             assert_same(there, run(near, 7))
+            near.unwrapped.draw_every = 3
+            assert_same(spared, run(near, 7))
         with pytest.raises(ValueError, match="no task 'fly'"):
             far.reset(options={"instruction": "fly"})
         assert far.unwrapped._door._process.poll() is None
