@@ -28,6 +28,9 @@ def within(steps: Tensor, furthest: int) -> Tensor:
 class ActionExpert(nn.Module):
     """Denoises chunks; block l attends to the features of block l of the world model.
 
+    The actions at hand are one token and every far one another: split up into four, the chunk took
+    about twice as many steps to learn, as its parts have to find each other first.
+
     Beside attention, each block is modulated by a summary of the same features, since an MLP learns
     sooner than attention what is to be attended to; nothing of one block is read by another.
 
@@ -39,11 +42,11 @@ class ActionExpert(nn.Module):
 
     def __init__(self, config: Act2GoalConfig, joints: int, tokens: tuple[int, int]) -> None:
         super().__init__()
-        width, self.patch, self.horizon = config.hidden, config.patch, config.horizon
+        width, self.horizon = config.hidden, config.horizon
         self.hashing = hashing_of(config)
-        places = config.horizon // config.patch + self.hashing.far_points
+        places = 1 + self.hashing.far_points
         self.time = TimeEncoder(width)
-        self.inward, self.far = nn.Linear(config.patch * joints, width), nn.Linear(joints, width)
+        self.inward, self.far = nn.Linear(self.horizon * joints, width), nn.Linear(joints, width)
         self.place = nn.Parameter(PLACE * torch.randn(places, width))
         self.ahead = nn.Linear(self.hashing.far_points + 1, width)
         self.layers = nn.ModuleList(TransformerLayer(width, tokens[1]) for _ in range(config.depth))
@@ -51,7 +54,7 @@ class ActionExpert(nn.Module):
             nn.Linear(tokens[0] * tokens[1], width) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(width)
-        self.outward = nn.Linear(width, config.patch * joints)
+        self.outward = nn.Linear(width, self.horizon * joints)
         self.far_outward = nn.Linear(width, joints)
         for last in (self.outward, self.far_outward):
             nn.init.zeros_(last.weight)
@@ -80,14 +83,13 @@ class ActionExpert(nn.Module):
         """
         steps, *memories = prefix
         time = self.time(t)[:, :, None] + self._ahead(steps)[:, None, None]
-        near = x[:, :, : self.horizon].unflatten(2, (-1, self.patch)).flatten(3)
+        near = x[:, :, : self.horizon].flatten(2)[:, :, None]
         h = torch.cat([self.inward(near), self.far(x[:, :, self.horizon :])], 2) + self.place
         for layer, (keys, values, summary) in zip(self.layers, batched(memories, 3), strict=True):
             h = layer(h, functional.silu(time + summary[:, None, None]), keys, values)
         h = self.norm(h)
-        near, far = h[:, :, : near.shape[2]], h[:, :, near.shape[2] :]
-        rows = self.outward(near).unflatten(3, (self.patch, -1)).flatten(2, 3)
-        return torch.cat([rows, self.far_outward(far)], 2), h[:, :, 0]
+        rows = self.outward(h[:, :, 0]).unflatten(2, (self.horizon, -1))
+        return torch.cat([rows, self.far_outward(h[:, :, 1:])], 2), h[:, :, 0]
 
     def _ahead(self, steps: Tensor) -> Tensor:
         """How far goal and far actions are, (B, W)."""

@@ -210,7 +210,7 @@ class Act2GoalConfig(FlowSettings):
     kind: ClassVar[str] = "act2goal"
     sample_steps: int = 4  # from noise to chunk, and to imagined frames
     draws: int = 2
-    hidden: int = 96  # width of the action expert
+    hidden: int = 256  # width of the action expert
     depth: int = 3  # blocks of the world model and of the expert, which are paired
     width: int = 64  # of the world model
     stride: int = 8  # steps between near frames; divides the horizon
@@ -234,7 +234,6 @@ class Act2GoalConfig(FlowSettings):
         super().__post_init__()
         at_least_one(self, "width", "stride", "far", "latents", "autoencoder_steps")
         _at_least_zero(self, "action_weight", "video_weight", "distance_weight")
-        self._check_patch()
         if self.history > 1:
             raise ValueError("policy history is for policies that are told their goal; give 1")
         if self.horizon % self.stride:

@@ -328,7 +328,6 @@ def test_a_sentence_says_for_how_many_goals_there_was_no_plan():
     [
         ({"stride": 3}, "stride"),
         ({"history": 2}, "history"),
-        ({"patch": 3}, "patch"),
         ({"first_stage": 1.5}, "first_stage"),
         ({"limit": 0.5}, "limit"),
     ],
