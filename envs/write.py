@@ -9,7 +9,8 @@ is further than `ASTRAY` from all of them is astray.
 
 Success: nine tenths of the places are written, at most `STRAYS` drops of ink are astray, and the
 hand has gone aside, so that the letter can be read; all of that for `hold_seconds`. Letter, place,
-size and turn vary. "novel_object" has letters that training never writes.
+size and turn vary. "novel_object" has letters that training never writes, "novel_scene" another
+board.
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,9 +67,10 @@ JITTER: Final = (0.012, 0.045)  # m along x and y, of a letter's middle
 WIDTHS: Final = (0.060, 0.075)  # m
 HEIGHTS: Final = (0.085, 0.105)  # m
 MAX_TURN: Final = 0.3  # rad
-# The board is white enough and the dots faint enough for ink to be what is seen first.
 BOARD: Final = (0.095, 0.15, 0.004)  # m, half its extent
-WHITE, FAINT = (0.80, 0.80, 0.77, 1.0), (0.52, 0.64, 0.77, 1.0)
+# Bright boards and faint dots, so that ink is what is seen first.
+BOARDS: Final = {"": (0.80, 0.80, 0.77, 1.0), "novel_scene": (0.80, 0.70, 0.46, 1.0)}
+FAINT: Final = (0.52, 0.64, 0.77, 1.0)
 SURFACE: Final = 2 * BOARD[2]  # m over the table
 DISC: Final = 0.007  # m, radius of dots and of drops of ink
 DOTS: Final = 9
@@ -136,7 +138,8 @@ class Write(ManipulationEnv):
         """The board, its dots, the ink in the pen, the arm with the pen."""
         spec = scene.table_scene(WORK_CENTRE, split)
         board = spec.worldbody.add_body(name="board", mocap=True)
-        board.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=BOARD, rgba=WHITE, **scene.SOLID)
+        look = {"rgba": BOARDS.get(split, BOARDS[""]), **scene.SOLID}
+        board.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=BOARD, **look)
         for k in range(DOTS):
             _add_disc(spec, f"dot {k}", THIN, FAINT)
         for k in range(DROPS):
