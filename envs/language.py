@@ -1,8 +1,8 @@
 """`Phrases`: what a task can be told, in how many ways, and what it means.
 
 A template has slots, `"lift the {object} to {height} cm"`. A slot is either a choice among words or
-a number; a number is drawn from a list, which may differ between splits, and understood anywhere in
-its range.
+a number; a number is drawn from a list, and understood anywhere in its range. What is drawn may
+differ between splits; what is understood does not.
 """
 
 import re
@@ -24,11 +24,12 @@ class Words:
     """A slot that takes one of some words; it means the word's index."""
 
     words: tuple[str, ...]
+    # split, or `ANY_SPLIT`, and what is drawn; by default all words
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def drawn(self, split: str) -> tuple[str, ...]:
         """What may be drawn."""
-        del split
-        return self.words
+        return self.values.get(split, self.values.get(ANY_SPLIT, self.words))
 
     def meaning(self, text: str) -> int:
         """The word's index."""

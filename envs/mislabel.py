@@ -20,7 +20,8 @@ class Mislabelled(Variation):
     """Level 4 mislabels every episode, lower levels a share of them.
 
     The words and the goal in "environment_state" are those of a goal that is not pursued. A goal
-    picture shows the pursued one, and so does what a task notes of the way so far (Peel's forces).
+    picture shows the pursued one, and so does what a task notes of the way so far: Peel's forces,
+    Write's places.
 
     Args:
         env: a simulated task, perhaps wrapped.

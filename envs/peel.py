@@ -15,7 +15,7 @@ episodes place, turn and wanted force vary; "novel_object" is a thicker and shor
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import mujoco
 import numpy as np
@@ -89,10 +89,9 @@ AXIS_HEIGHT: Final = 0.030  # m, of the vegetable's axis over the table
 BOX: Final = mujoco.mjtGeom.mjGEOM_BOX
 EDGE: Final = 0.009  # m, half the length of the blade
 EDGE_RADIUS: Final = 0.002  # m
-# The blade sinks a millimetre into the peel, so that the force does not chatter.
-SOFT_REF: Final = (0.03, 1.0)
-SOFT_IMP: Final = (0.02, 0.9, 0.003, 0.5, 2.0)
 BLADE_REACH: Final = 0.018  # m from the finger tips to the blade
+ROD: Final = 0.0025  # m, radius of what holds it
+STEEL: Final = (0.75, 0.77, 0.80, 1.0)
 
 WORK_CENTRE: Final = (0.215, 0.0)
 WORK_AREA: Final = (0.19, 0.33)  # m: 84 pixels of the top camera show a strip's width at 4.5
@@ -138,7 +137,7 @@ class Peel(ManipulationEnv):
         """The vegetable on its stand, its strips of peel, the arm with its blade."""
         spec = scene.table_scene(WORK_CENTRE, split)
         _add_vegetable(spec, VEGETABLES.get(split, VEGETABLES[""]))
-        _add_blade(spec)
+        scene.add_implement(spec, "blade", BLADE_REACH, (EDGE, EDGE_RADIUS), ROD, STEEL)
         scene.add_position(spec, "blade", mujoco.mjtObj.mjOBJ_SITE)
         scene.add_position(spec, "blade", mujoco.mjtObj.mjOBJ_SITE, within="vegetable")
         scene.add_pressure(spec, "pressure", "blade", "vegetable")
@@ -320,26 +319,3 @@ def _add_patch(
     """A thin box that is only seen, as large as a strip of peel."""
     size = [1.15 * REACH * kind.length / STRIPS, STRIP_WIDTH, 0.001]
     body.add_geom(type=BOX, pos=pos, quat=quat, size=size, rgba=colour, **scene.SEEN)
-
-
-def _add_blade(spec: mujoco.MjSpec) -> None:
-    """A rod along the fixed jaw with the blade across its end; it weighs nothing."""
-    tool = spec.site("tool")
-    body = tool.parent.add_body(name="blade", pos=tool.pos, quat=tool.quat)
-    capsule, grey = mujoco.mjtGeom.mjGEOM_CAPSULE, [0.75, 0.77, 0.80, 1.0]
-    steel: dict[str, Any] = {"type": capsule, "rgba": grey, "mass": 0.0}
-    rod = [-0.02, 0.0, 0.0, BLADE_REACH, 0.0, 0.0]
-    body.add_geom(fromto=rod, size=[0.0025, 0, 0], **steel, **scene.SEEN)
-    body.add_geom(
-        name="blade",
-        fromto=[BLADE_REACH, -EDGE, 0.0, BLADE_REACH, EDGE, 0.0],
-        size=[EDGE_RADIUS, 0, 0],
-        priority=2,
-        friction=[0.15, 0.005, 0.0001],
-        solref=SOFT_REF,
-        solimp=SOFT_IMP,
-        contype=2,
-        conaffinity=1,
-        **steel,
-    )
-    body.add_site(name="blade", pos=[BLADE_REACH, 0.0, 0.0])

@@ -232,6 +232,45 @@ def add_bin(spec: mujoco.MjSpec, name: str, colour: str) -> None:
         body.add_geom(type=_BOX, pos=pos, size=size, rgba=COLOURS[colour], **SOLID)
 
 
+def add_implement(
+    spec: mujoco.MjSpec,
+    name: str,
+    reach: float,
+    edge: tuple[float, float],
+    thickness: float,
+    rgba: Sequence[float],
+) -> None:
+    """A rod along the fixed jaw with an edge across its end; it weighs nothing.
+
+    The edge sinks a millimetre into what it presses on, so that the force does not chatter.
+
+    Args:
+        spec: the scene, of a single arm.
+        name: of the body, of the edge's geom, and of the site in its middle.
+        reach: from the finger tips to the edge, m.
+        edge: half its length and its radius, m.
+        thickness: radius of the rod, m.
+        rgba: its colour.
+    """
+    tool, (half, radius) = spec.site("tool"), edge
+    body = tool.parent.add_body(name=name, pos=tool.pos, quat=tool.quat)
+    capsule = {"type": mujoco.mjtGeom.mjGEOM_CAPSULE, "rgba": rgba, "mass": 0.0}
+    body.add_geom(fromto=[-0.02, 0, 0, reach, 0, 0], size=[thickness, 0, 0], **capsule, **SEEN)
+    body.add_geom(
+        name=name,
+        fromto=[reach, -half, 0.0, reach, half, 0.0],
+        size=[radius, 0, 0],
+        priority=2,
+        friction=[0.15, 0.005, 0.0001],
+        solref=[0.03, 1.0],
+        solimp=[0.02, 0.9, 0.003, 0.5, 2.0],
+        contype=2,
+        conaffinity=1,
+        **capsule,
+    )
+    body.add_site(name=name, pos=[reach, 0.0, 0.0])
+
+
 def add_touch(spec: mujoco.MjSpec, name: str, body: str, gripper: str = "gripper") -> None:
     """A sensor that counts the contacts between a gripper and a body."""
     spec.add_sensor(

@@ -91,7 +91,7 @@ Row = dict[str, Any]
 class BenchAct2GoalConfig(WorkerOptions):
     """Measure policies that are shown their goal, before and after practice."""
 
-    tasks: tuple[str, ...] = ("PickPlace", "Push", "OpenDrawer", "Reorient", "Sort")
+    tasks: tuple[str, ...] = ("PickPlace", "Push", "OpenDrawer", "Reorient", "Sort", "Write")
     methods: tuple[str, ...] = ("act2goal", "flow", "diffusion")  # all beside the first
     practising: tuple[str, ...] = ("act2goal",)  # those of the methods that also practise
     practices: tuple[str, ...] = ("practice",)  # in these ways
