@@ -33,6 +33,8 @@ TASKS: Final[dict[str, tuple[str, ...]]] = {
         )
     ),
 }
+# Height and width of the pictures, pixels: in 48 x 84 of ALOHA a cube is two pixels wide.
+PICTURES: Final = {"pusht": (48, 84), "aloha": (96, 128), "metaworld": (48, 84)}
 SETTINGS: Final = "bench-foreign.json"
 FREE: Final = (*bench_policies.FREE, "tasks", "out")  # change nothing that is in out
 Row = dict[str, Any]
@@ -46,6 +48,8 @@ class BenchForeignConfig(WorkerOptions):
     tasks: tuple[str, ...] = ()  # e.g. metaworld/reach-v3; by default all (of Meta-World MT10)
     policies: tuple[Name, ...] = ("flow", "act", "lerobot-diffusion")  # in this order
     data: Path | None = None  # a recording of one task; by default its scripted expert demonstrates
+    # Height and width of the pictures, pixels; by default as many as the package needs
+    image_size: tuple[int, int] | None = None
     results: Path = Path("docs/results")  # where the summary, PACKAGE.json, goes
     out: Path = Path("runs/bench-foreign")  # data, runs and evaluations
     demonstrations: int = 50  # of each task
@@ -104,7 +108,8 @@ def _settings(config: BenchForeignConfig, task: str) -> BenchPoliciesConfig:
     names = {field.name for field in fields(BenchPoliciesConfig)}
     shared = {f.name: getattr(config, f.name) for f in fields(config) if f.name in names}
     out = config.out / config.package / task.rpartition("/")[2]
-    return BenchPoliciesConfig(**{**shared, "env": f"foreign:{task}", "out": out})
+    own = {"env": f"foreign:{task}", "image_size": config.image_size or PICTURES[config.package]}
+    return BenchPoliciesConfig(**{**shared, **own, "out": out})
 
 
 def _means(tasks: Mapping[str, Mapping[str, Row]]) -> Row:

@@ -63,6 +63,7 @@ class BenchPoliciesConfig(WorkerOptions):
     policies: tuple[Name, ...] = ("flow", "diffusion", "act", "lerobot-diffusion")  # in this order
     env: str = "robolearn/PickPlace-v0"  # a simulated task
     obs_type: Literal["pixels_agent_pos", "state"] = "pixels_agent_pos"  # state: only ours can
+    image_size: tuple[int, int] = (48, 84)  # height and width of the pictures, pixels
     results: Path = Path("docs/results")  # where the summary, policies.json, goes
     out: Path = Path("runs/bench-policies")  # data, runs and evaluations
     demonstrations: int = 200  # to train on
@@ -125,7 +126,8 @@ def _demonstrations(config: BenchPoliciesConfig) -> Path:
     from robolearn.record import record
 
     data = config.out / "data"
-    plain: Any = {"env": config.env, "obs_type": config.obs_type, **worker_options(config)}
+    seen = {"obs_type": config.obs_type, "image_size": config.image_size}
+    plain: Any = {"env": config.env, **seen, **worker_options(config)}
     record(RecordConfig(out=data, episodes=config.demonstrations, **plain))
     return data
 

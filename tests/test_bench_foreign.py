@@ -9,7 +9,8 @@ import strangers
 import test_bench_policies
 
 from robolearn import bench_foreign, bench_learning, cli, docs, tables
-from robolearn.bench_foreign import TASKS, BenchForeignConfig, bench
+from robolearn.bench_foreign import PICTURES, TASKS, BenchForeignConfig, bench
+from robolearn.dataset import EpisodeDataset
 from robolearn.envs import foreign_doors, foreign_packages
 from robolearn.envs.foreign_packages import KINDS, PACKAGES, Kind, Package
 from robolearn.lerobot_goal import GoalStep
@@ -30,6 +31,7 @@ def scripted(monkeypatch):
     monkeypatch.setitem(KINDS, "strangers:", kind)
     monkeypatch.setitem(PACKAGES, "toys", Package(("numpy",), (TASK,)))
     monkeypatch.setitem(TASKS, "toys", (TASK,))
+    monkeypatch.setitem(PICTURES, "toys", (12, 16))
 
 
 @pytest.fixture
@@ -48,6 +50,8 @@ def test_every_policy_is_measured_on_every_task(scripted, config, monkeypatch, c
     for row in rows.values():
         assert (row["n"], row["seeds"]) == (2, [0, 1])
         assert row["seconds"] > 0
+    recorded = EpisodeDataset(config.out / "toys" / TASK / "data")
+    assert recorded.frames("view").shape[1:] == (12, 16, 3)
     assert figures["mean_success"] == {name: row["success"] for name, row in rows.items()}
     monkeypatch.setattr(bench_learning, "train", None)  # everything is done
     assert cli.COMMANDS["bench-foreign"][0] == "bench_foreign"
@@ -104,3 +108,13 @@ def test_the_table_has_a_column_for_each_policy():
     assert f"| `b` | {cell} | {tables.NOT_MEASURED} |" in text
     assert "| mean | **50 %** |" in text
     assert tables.NOT_MEASURED in docs._markdown(docs.TABLES["pusht"]({}))
+
+
+def test_pictures_are_as_large_as_a_package_needs_or_as_asked_for():
+    asked = BenchForeignConfig("aloha", image_size=(24, 32))
+    sizes = [
+        bench_foreign._settings(c, TASKS["aloha"][0]).image_size
+        for c in (asked, replace(asked, image_size=None))
+    ]
+    assert sizes == [(24, 32), (96, 128)]
+    assert PICTURES.keys() == TASKS.keys()
