@@ -72,6 +72,8 @@ PRACTICES: Final[dict[str, dict[str, Any]]] = {
     "practice": {},
     "practice-own-goals": {"goal": ("own",)},
     "practice-no-rehearsal": {"rehearsal": 0.0},
+    "practice-successes": {"learn_from": "successes"},
+    "practice-failures": {"learn_from": "failures"},
     "practice-rank-4": {"rank": 4},
     "practice-rank-64": {"rank": 64},
     "practice-all-weights": {"weights": "full"},

@@ -131,6 +131,8 @@ class AdaptConfig(WorkerOptions):
     episodes: int = 20  # of a round, which is learned from and then forgotten
     steps: int = 128  # of an episode
     replan_every: int = 8  # steps of a chunk that are executed before looking again
+    # Only rollouts that came to their goals, or that did not, as the policy itself judges
+    learn_from: Literal["all", "successes", "failures"] = "all"
     weights: Literal["lora", "full"] = "lora"  # what learns: adapters alone, or, to compare, all
     rank: int = 16  # of the adapters
     updates: int = 100  # optimiser steps of a round
