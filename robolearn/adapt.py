@@ -39,6 +39,7 @@ from robolearn.episodes import Episode
 from robolearn.evaluate import evaluated
 from robolearn.files import AtomicFolder, check_writable
 from robolearn.goals import DEMONSTRATION, Pictures
+from robolearn.held_out import apart, watched
 from robolearn.imagined import write_strip
 from robolearn.learn_options import AdaptConfig
 from robolearn.nearness import ALL, KEPT, arrived, check_estimates, note
@@ -235,22 +236,26 @@ class Adaptation(Rounds):
 
     def _teach(self, number: int, student: TrainablePolicy, rollouts: EpisodeDataset) -> Row:
         """Lets the policy learn of rollouts, and rehearse; figures about it."""
-        config, fresh = self.config, student.windows(rollouts)
+        config, seed = self.config, self.config.seed + number
+        taught, held = apart(rollouts, config.held_out, stream(seed, "held out"))
         before = student.windows(self.demonstrations) if self.demonstrations else None
-        batches = Rehearsal(fresh, before, config.rehearsal)
+        batches = Rehearsal(student.windows(taught), before, config.rehearsal)
 
         def loss(step: int) -> Tensor:
-            rng = stream(config.seed + number, f"adapt {step}")
-            batch = as_tensors(batches.draw(rng, config.batch_size), student.device)
+            rng = stream(seed, f"adapt {step}")
+            batch = as_tensors(batches.draw(rng, size), student.device)
             with in_bf16(student.device):
                 return student.loss(batch, rng)[0]
 
-        losses = minimise(student, loss, steps=config.updates, learning_rate=config.learning_rate)
+        updates, rate, size = config.updates, config.learning_rate, config.batch_size
+        until = watched(student, held, seed, updates, size) if held else None
+        losses = minimise(student, loss, steps=updates, learning_rate=rate, until=until)
         if not math.isfinite(losses[-1]):
             raise ValueError(
                 f"round {number} diverged; take another --out with a smaller --learning-rate"
             )
-        return {"loss": losses[-1], "updates": config.updates}
+        figures = until.restore() if until else {"updates": updates}
+        return {"loss": losses[-1], **figures}
 
     def _student(self, number: int) -> tuple[TrainablePolicy, dict[str, nn.Parameter]]:
         """The policy before a round, and what of it learns, by name; that goes on where it was."""

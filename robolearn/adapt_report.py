@@ -25,6 +25,8 @@ FURTHER: Final = {
     "arrived": ("Arrived", "{:.0%}"),
     "learned": ("Learned of", "{:d}"),
     "updates": ("Updates", "{:d}"),
+    "kept": ("Kept", "{:d}"),
+    "held_out": ("Held out", "{:.3f}"),
 }
 CURVES: Final = {"practised": "the goals that are practised", "original": "the original goals"}
 

@@ -74,6 +74,7 @@ PRACTICES: Final[dict[str, dict[str, Any]]] = {
     "practice-no-rehearsal": {"rehearsal": 0.0},
     "practice-successes": {"learn_from": "successes"},
     "practice-failures": {"learn_from": "failures"},
+    "practice-held-out": {"held_out": 0.1},
     "practice-rank-4": {"rank": 4},
     "practice-rank-64": {"rank": 64},
     "practice-all-weights": {"weights": "full"},

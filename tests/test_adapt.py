@@ -12,7 +12,7 @@ import toy
 from cutting import cut_off_at
 
 from robolearn import adapt as module
-from robolearn import checkpoint
+from robolearn import checkpoint, held_out
 from robolearn.adapt import ORIGINAL, PRACTISED, Adaptation, adapt
 from robolearn.contract import Info
 from robolearn.dataset import EpisodeDataset
@@ -197,6 +197,49 @@ def test_a_round_without_any_leaves_the_policy_as_it_was(
     run.learn(2)
     assert changed(weights(base), weights(run.policy(1)))
     assert not changed(weights(run.policy(1)), weights(run.policy(2)))
+
+
+def test_a_round_ends_when_the_loss_on_rollouts_that_are_held_out_rises(
+    base, tmp_path, monkeypatch
+):
+    """As if whatever is learned made them worse: so nothing of it is kept."""
+    monkeypatch.setattr(held_out, "EVERY", 1)
+    losses = iter(range(1000))
+    taught, loss = [], Act2GoalPolicy.loss
+
+    def rising(policy, batch, rng):
+        if policy.training:
+            taught.extend(map(tuple, batch["agent_pos"].numpy()))
+            return loss(policy, batch, rng)
+        return torch.tensor(float(next(losses))), {}
+
+    monkeypatch.setattr(Act2GoalPolicy, "loss", rising)
+    settings = {"held_out": 0.5, "updates": 20, "rehearsal": 0.0, "batch_size": 64}
+    run = Adaptation(config(base, tmp_path / "out", **settings))
+    run.collect(1)
+    row = run.learn(1)
+    assert (row["updates"], row["kept"], row["held_out"]) == (held_out.PATIENCE, 0, 1.5)
+    assert not changed(weights(base), weights(run.policy(1)))
+    rollouts = EpisodeDataset(run.rollouts(1))
+    table, places = rollouts.episodes, rollouts.columns["agent_pos"]
+    from_whom = [
+        any(tuple(place) in set(taught) for place in places[start + 1 : start + length])
+        for start, length in zip(table.start, table.length, strict=True)
+    ]
+    assert sorted(from_whom) == [False, False, True, True]
+
+
+def test_a_round_that_is_watched_keeps_what_helps_and_goes_on_where_it_was_cut(base, tmp_path):
+    few = {"updates": 12, "evaluate": 1, "rounds": 1, "held_out": 0.25}
+    row = adapt(config(base, tmp_path / "out", **few))["rounds"][1]
+    assert row["updates"] == 12
+    assert row["kept"] in (0, 10, 12)
+    assert row["held_out"] > 0.0
+    assert "Held out" in (tmp_path / "out" / "report.html").read_text()
+    shutil.rmtree(tmp_path / "out/checkpoints")
+    (tmp_path / "out/rounds/1/figures.json").unlink()
+    again = Adaptation(config(base, tmp_path / "out", **few)).run()[1]
+    assert again == {key: value for key, value in row.items() if key != "minutes"}
 
 
 def test_rounds_of_successes_end_with_a_page(base, tmp_path):
@@ -386,6 +429,7 @@ def test_the_command_prints_what_came_out(base, whole, tmp_path, capsys):
         ({"minutes": 0.0}, "--minutes is 0"),
         ({"rehearsal": 1.0}, "--rehearsal is 1.0; give a share"),
         ({"revisit": -0.1}, "--revisit is -0.1"),
+        ({"held_out": 1.0}, "--held-out is 1.0; give a share"),
         ({"seed": 7}, "--seed is 7"),
         ({"learning_rate": 0.0}, "--learning-rate is 0.0"),
     ],
