@@ -165,7 +165,7 @@ class Act2GoalPolicy(FlowPolicy):
         batch = windows.get(indices, steps)
         far = np.where(batch["far_valid"][..., None], batch["far_action"], np.nan)
         rows = np.concatenate([batch["action"], far], 1)
-        return rows - batch["agent_pos"][:, None] * self.relative.numpy()
+        return self.seen_from(batch["agent_pos"], rows)
 
     def windows(self, dataset: "EpisodeDataset") -> Hindsight:
         """With the latents of what lies between now and goal; see `Policy`."""

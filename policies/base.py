@@ -219,7 +219,7 @@ class Policy(nn.Module, ABC):
         if self.goals and not (isinstance(shown, spaces.Dict) and {*self.cameras} <= {*shown}):
             raise checkpoint.CheckpointError(
                 f"the policy is shown its goal in pictures of {', '.join(self.cameras)}; give the "
-                "environment goal_pixels=True, or `robolearn eval` a --goal"
+                "environment goal_pixels=True, or `robolearn eval` and `robolearn deploy` a --goal"
             )
         state, space = self.state_size, observations.spaces.get("environment_state")
         if state and (space is None or space.shape != (state,)):

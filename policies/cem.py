@@ -18,25 +18,16 @@ B batch, n candidates, S samples, D directions, H chunk steps, J joints.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from robolearn.config import from_json, to_json
 from robolearn.episodes import DatasetError
 from robolearn.hindsight import Hindsight
-from robolearn.policies.base import (
-    Batch,
-    Chunks,
-    Context,
-    Generators,
-    Info,
-    Normaliser,
-    TrainablePolicy,
-)
+from robolearn.policies.arm_policy import ArmPolicy
+from robolearn.policies.base import Batch, Chunks, Context, Generators, Info
 from robolearn.policies.configs import HindsightConfig
 from robolearn.policies.latent_configs import CemConfig
 from robolearn.policies.latent_dynamics import LatentDynamics
@@ -70,67 +61,41 @@ def least(cost: Callable[[Tensor], Tensor], draws: Tensor, elites: int) -> Tenso
     return mean[:, 0]
 
 
-class CemPolicy(TrainablePolicy):
-    """See the module's docstring.
-
-    Args:
-        config: sizes, and how it searches.
-        cameras: camera name -> (height, width) of the pictures it will get.
-        arm: the fields of the `ArmSpec` that it was trained on.
-    """
+class CemPolicy(ArmPolicy):
+    """See the module's docstring, and `ArmPolicy`."""
 
     kind: ClassVar[str] = CemConfig.kind
+    config_type: ClassVar[type[CemConfig]] = CemConfig
     config: CemConfig
     directions: Tensor  # (D, H, J), of normalised chunks, each as long as its standard deviation
 
     def __init__(
         self, config: CemConfig, cameras: Mapping[str, tuple[int, int]], arm: Mapping[str, Any]
     ) -> None:
-        super().__init__()
-        self.config, self.horizon, self.arm = config, config.horizon, dict(arm)
-        joints = len(arm["joints"])
-        relative = torch.tensor([float(i not in arm["grippers"]) for i in range(joints)])
+        super().__init__(config, cameras, arm)
         self.latents = Latents(cameras, config.latents)
-        self.dynamics = LatentDynamics(config, self.latents.count, relative)
-        self.chunk = Normaliser((config.horizon, joints))
-        count = min(config.directions, config.horizon * joints)
-        shape = (count, config.horizon, joints)
+        self.dynamics = LatentDynamics(config, self.latents.count, self.relative)
+        count = min(config.directions, config.horizon * self.joints)
+        shape = (count, config.horizon, self.joints)
         self.register_buffer("directions", torch.full(shape, torch.nan))
 
-    @classmethod
-    def for_dataset(
-        cls, config: CemConfig, dataset: "EpisodeDataset", cameras: Mapping[str, tuple[int, int]]
-    ) -> Self:
-        """See `Policy`; also trains the autoencoder, which takes a minute or two.
+    def fit(self, dataset: "EpisodeDataset") -> None:
+        """Also trains the autoencoder, which takes a minute or two; see `ArmPolicy`.
 
         Raises:
-            ValueError: it has no cameras.
             DatasetError: no episode is longer than a chunk, or the cameras' pictures have different
                 sizes.
         """
-        if not cameras:
-            raise ValueError("goals are shown in pictures; leave out --obs-type state")
-        policy = cls(config, cameras, asdict(dataset.arm) | {"control_hz": dataset.fps})
-        recorded = set(dataset.episodes.env_id)
-        policy.env_id = recorded.pop() if len(recorded) == 1 else ""
-        policy.fit(dataset)
-        return policy
-
-    def fit(self, dataset: "EpisodeDataset") -> None:
-        """Takes from a dataset what is there before the first step; see `for_dataset`."""
         if (longest := int(dataset.episodes.length.max())) <= self.horizon:
             raise DatasetError(
                 f"{dataset.root} has no episode of more than {longest} frames, and a horizon of "
                 f"{self.horizon} needs {self.horizon + 1}; record longer ones, or give a smaller "
                 "--policy.horizon"
             )
-        windows = dataset.windows(self.horizon)
-        batch = windows.get(np.arange(len(windows)))
-        rows = batch["action"] - batch["agent_pos"][:, None] * self.dynamics.relative.numpy()
+        rows, _ = self.recorded(dataset)
         self.dynamics.agent_pos.fit(dataset.columns["agent_pos"])
-        grippers = self.dynamics.relative.numpy() == 0.0  # see `ChunkPolicy.fit_chunks`
-        self.dynamics.targets.fit(rows[:, : self.config.part], alike=grippers)
-        self.chunk.fit(rows, alike=grippers)
+        self.dynamics.targets.fit(rows[:, : self.config.part], alike=self.absolute)
+        self.fit_chunks(rows)
         self.directions.copy_(self._principal(torch.from_numpy(rows)))
         self.latents.fit(dataset, self.config.autoencoder_steps, torch.initial_seed())
 
@@ -183,8 +148,7 @@ class CemPolicy(TrainablePolicy):
 
     def _chunks(self, points: Tensor, joints: Tensor) -> Tensor:
         """Chunks (R, S, H, J) of points (R, S, D), for arms at (R, J)."""
-        rows = self.chunk.inverse(torch.einsum("rsd,dhj->rshj", points, self.directions))
-        return rows + (joints * self.dynamics.relative)[:, None, None]
+        return self.targets(torch.einsum("rsd,dhj->rshj", points, self.directions), joints)
 
     def _led(self, now: Tensor, joints: Tensor, chunks: Tensor) -> Tensor:
         """Latents (R, S, N, C) at the end of chunks (R, S, H, J)."""
@@ -207,11 +171,6 @@ class CemPolicy(TrainablePolicy):
         return self.latents.encode(pixels).flatten(1)
 
     @property
-    def cameras(self) -> Mapping[str, tuple[int, int]]:
-        """See `Policy`."""
-        return self.latents.cameras
-
-    @property
     def goals(self) -> bool:
         """See `Policy`."""
         return True
@@ -220,22 +179,3 @@ class CemPolicy(TrainablePolicy):
     def spread(self) -> Tensor:
         """See `Policy`: that of the joint positions."""
         return self.dynamics.agent_pos.std
-
-    def description(self) -> dict[str, Any]:
-        """See `Policy`."""
-        return {
-            "config": to_json(self.config),
-            "cameras": {k: list(v) for k, v in self.cameras.items()},
-            "arm": self.arm,
-            "env": self.env_id,
-            "goals": True,
-        }
-
-    @classmethod
-    def from_description(cls, description: Mapping[str, Any]) -> Self:
-        """See `Policy`."""
-        config = from_json(CemConfig, description["config"])
-        cameras = {k: tuple(v) for k, v in description["cameras"].items()}
-        policy = cls(config, cameras, description["arm"])
-        policy.env_id = description["env"]
-        return policy

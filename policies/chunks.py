@@ -1,24 +1,19 @@
-"""What all policies that make chunks upon a backbone share, however they make them.
-
-Chunks are learned relative to the present joint positions (a gripper stays absolute) and normalised
-for each chunk step, because a late step moves much further than the first. "Clean" chunks are those
-in that form.
-"""
+"""What all policies that make chunks upon a backbone share, however they make them."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robolearn.config import from_json, to_json
 from robolearn.hindsight import Hindsight
 from robolearn.policies import BACKBONES
+from robolearn.policies.arm_policy import ArmPolicy
 from robolearn.policies.backbone import Backbone, Senses
-from robolearn.policies.base import Batch, Chunks, Context, Normaliser, TrainablePolicy
+from robolearn.policies.base import Batch, Chunks, Context
 from robolearn.policies.configs import ChunkConfig
 from robolearn.policies.language import vocabulary_of
 
@@ -27,13 +22,13 @@ if TYPE_CHECKING:
     from robolearn.windows import Sampler
 
 
-class ChunkPolicy(TrainablePolicy):
-    """See the module's docstring.
+class ChunkPolicy(ArmPolicy):
+    """See the module's docstring, and `ArmPolicy`.
 
     Args:
         config: sizes and sampling.
-        cameras: camera name -> (height, width) of the pictures it will get.
-        arm: the fields of the `ArmSpec` that it was trained on.
+        cameras: see `ArmPolicy`.
+        arm: likewise.
         vocabulary: the words that training knows.
         state: size of "environment_state", for a policy that looks at it; 0 for none.
     """
@@ -41,7 +36,6 @@ class ChunkPolicy(TrainablePolicy):
     config_type: ClassVar[type[ChunkConfig]]
     backbone: Any  # makes the tokens; `Backbone`, unless a method has its own
     head: Any  # makes chunks of them; what it keeps of an observation is its `prefix`
-    relative: Tensor  # (J,): 1 where a chunk is learned relative to the present position
 
     def __init__(
         self,
@@ -51,15 +45,10 @@ class ChunkPolicy(TrainablePolicy):
         vocabulary: Sequence[str],
         state: int = 0,
     ) -> None:
-        super().__init__()
-        self.config, self.horizon, self.arm = config, config.horizon, dict(arm)
-        self.history, self._cameras = config.history, dict(cameras)
-        joints = len(arm["joints"])
-        senses = Senses(self._cameras, joints, tuple(vocabulary), state, config.history)
+        super().__init__(config, cameras, arm)
+        self.history = config.history
+        senses = Senses(self._cameras, self.joints, tuple(vocabulary), state, config.history)
         self.backbone, self.head = self.networks(senses)
-        self.chunk = Normaliser((config.horizon + self.auxiliary, joints))
-        relative = torch.tensor([float(i not in arm["grippers"]) for i in range(joints)])
-        self.register_buffer("relative", relative, persistent=False)
 
     @abstractmethod
     def networks(self, senses: Senses) -> tuple[nn.Module, nn.Module]:
@@ -71,53 +60,25 @@ class ChunkPolicy(TrainablePolicy):
             senses = replace(senses, cameras=with_goals(senses.cameras))
         return BACKBONES[self.config.backbone.kind]()(self.config.backbone, senses)
 
-    @property
-    def auxiliary(self) -> int:
-        """Rows of a chunk beyond its horizon, which are learned and never executed."""
-        return 0
+    @classmethod
+    def made_with(
+        cls, dataset: "EpisodeDataset", cameras: Mapping[str, tuple[int, int]]
+    ) -> dict[str, Any]:
+        """See `ArmPolicy`; without cameras it looks at the simulator's state."""
+        state = 0 if cameras else dataset.columns["environment_state"].shape[1]
+        return {"vocabulary": vocabulary_of(dataset.episodes.instruction), "state": state}
 
     @classmethod
-    def for_dataset(
-        cls,
-        config: Any,  # noqa: ANN401 (the method's own)
-        dataset: "EpisodeDataset",
-        cameras: Mapping[str, tuple[int, int]],
-    ) -> Self:
-        """See `Policy`; without cameras it looks at the simulator's state.
-
-        Raises:
-            ValueError: it is shown its goals, and has no cameras.
-        """
-        arm = asdict(dataset.arm) | {"control_hz": dataset.fps}
-        state = 0 if cameras else dataset.columns["environment_state"].shape[1]
-        policy = cls(config, cameras, arm, vocabulary_of(dataset.episodes.instruction), state)
-        if policy.goals and not cameras:
-            raise ValueError("goals are shown in pictures; leave out --obs-type state")
-        recorded = set(dataset.episodes.env_id)
-        policy.env_id = recorded.pop() if len(recorded) == 1 else ""
-        policy.fit(dataset)
-        return policy
+    def was_made_with(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        """See `ArmPolicy`."""
+        state = description.get("state", 0)  # older checkpoints have none
+        return {"vocabulary": description["vocabulary"], "state": state}
 
     def fit(self, dataset: "EpisodeDataset") -> None:
-        """Takes from a dataset what is there before the first step: its statistics."""
+        """See `ArmPolicy`."""
         self.backbone.fit(dataset.columns)
-        windows = dataset.windows(self.horizon)
-        batch = windows.get(np.arange(len(windows)))
-        chunks = batch["action"] - batch["agent_pos"][:, None] * self.relative.numpy()
-        self.fit_chunks(np.where(batch["mask"][..., None], chunks, np.nan))
-
-    def fit_chunks(self, rows: np.ndarray) -> None:
-        """Takes the statistics of chunks (N, H, J), relative to the arm, NaN where there are none.
-
-        A gripper is absolute and has one scale for all steps of a chunk: demonstrations may always
-        have it still at some of them, where practice will not.
-        """
-        self.chunk.fit(rows, alike=self.relative.numpy() == 0.0)
-
-    @property
-    def cameras(self) -> Mapping[str, tuple[int, int]]:
-        """See `Policy`."""
-        return self._cameras
+        chunks, inside = self.recorded(dataset)
+        self.fit_chunks(np.where(inside[..., None], chunks, np.nan))
 
     @property
     def state_size(self) -> int:
@@ -170,31 +131,20 @@ class ChunkPolicy(TrainablePolicy):
 
     def finished(self, context: Context, clean: Tensor, features: Tensor) -> Chunks:
         """Chunks for the arm, of clean ones (B, n, H, J)."""
-        base = (context.agent_pos * self.relative)[:, None, None]
-        rows = self.chunk.inverse(clean) + base
-        return Chunks(rows[:, :, : self.horizon], features)
+        return Chunks(self.targets(clean, context.agent_pos)[:, :, : self.horizon], features)
 
     def description(self) -> dict[str, Any]:
         """See `Policy`."""
-        return {
-            "config": to_json(self.config),
-            "cameras": {k: list(v) for k, v in self.cameras.items()},
-            "arm": self.arm,
+        return super().description() | {
             "vocabulary": list(self.backbone.senses.vocabulary),
             "state": self.state_size,
-            "env": self.env_id,
-            "goals": self.goals,
             "models": {k: model.fingerprint for k, model in self.backbone.models.items()},
         }
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> Self:
         """See `Policy`."""
-        config = from_json(cls.config_type, description["config"])
-        cameras = {k: tuple(v) for k, v in description["cameras"].items()}
-        state = description.get("state", 0)  # older checkpoints have none
-        policy = cls(config, cameras, description["arm"], description["vocabulary"], state)
-        policy.env_id = description.get("env", "")  # older checkpoints do not say
+        policy = super().from_description(description)
         policy.backbone.check_models(description.get("models", {}))
         return policy
 

@@ -30,6 +30,7 @@ def minimise(
     learning_rate: float,
     follower: nn.Module | None = None,
     pace: float = 0.0,
+    until: Callable[[int], bool] | None = None,
 ) -> list[float]:
     """Teaches whatever in the model wants gradients; returns the losses, meant over tenths.
 
@@ -40,13 +41,14 @@ def minimise(
         learning_rate: its peak; it warms up linearly, then falls to zero as a cosine.
         follower: a copy of the model, whose weights come after.
         pace: how much of the difference the follower takes over in a step.
+        until: is told how many steps there were after each, and whether they are enough.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     learning: list[Tensor] = list(named.values())
     behind = dict(follower.named_parameters()) if follower else {}
     following: list[Tensor] = [behind[name] for name in named if follower]
     optimizer = torch.optim.AdamW(learning, weight_decay=WEIGHT_DECAY, fused=True)
-    losses = torch.zeros(steps)
+    losses, done = torch.zeros(steps), 0
     for step in range(steps):
         rate = learning_rate * cosine(step, steps, round(WARMUP * steps))
         optimizer.param_groups[0]["lr"] = rate
@@ -58,6 +60,8 @@ def minimise(
         if following:
             with torch.no_grad():
                 torch._foreach_lerp_(following, learning, pace)
-        losses[step] = value.detach()
-    borders = [round(part * steps / 10) for part in range(11)]
+        losses[step], done = value.detach(), step + 1
+        if until and until(done):
+            break
+    borders = [round(part * done / 10) for part in range(11)]
     return [float(losses[a:b].mean()) for a, b in pairwise(borders) if b > a]

@@ -10,6 +10,7 @@ The folder holds rounds (`rounds.py`), and besides:
 
     checkpoints/0000002/learned.safetensors     the adapters after round 2
     rounds/2/imagined.png                       what was imagined in its first episode
+    rounds/2/nearest.json                       how near its episodes came, see `nearness.py`
     rounds/2/practised, rounds/2/original       evaluations of the policy after round 2
 
 Round 0 is the policy before any practice, which is only evaluated.
@@ -38,8 +39,10 @@ from robolearn.episodes import Episode
 from robolearn.evaluate import evaluated
 from robolearn.files import AtomicFolder, check_writable
 from robolearn.goals import DEMONSTRATION, Pictures
+from robolearn.held_out import apart, watched
 from robolearn.imagined import write_strip
 from robolearn.learn_options import AdaptConfig
+from robolearn.nearness import ALL, KEPT, arrived, check_estimates, note
 from robolearn.options import WORKERS, AgentOptions, EvalConfig, worker_options
 from robolearn.policies.base import TrainablePolicy, as_tensors
 from robolearn.policies.fitting import in_bf16, minimise
@@ -52,6 +55,7 @@ from robolearn.rounds import Rounds, Row, Seconds, demonstrations_of, show, time
 from robolearn.seeding import stream
 from robolearn.sources import source_of
 from robolearn.stability import min_acc, wc_acc, windowed_forgetting, worst_by_chance
+from robolearn.subset import Subset
 from robolearn.workers import Job, make_vector, one_thread
 
 SETTINGS: Final = "adapt.json"
@@ -128,6 +132,8 @@ class Adaptation(Rounds):
         with closing(make_vector(config.env, 1, job.wrap, **job.env_options)) as env:
             policy.check_fits(arm_of(env), env.single_observation_space)  # type: ignore[arg-type]
             env.reset(seed=[config.seed])  # there is a goal
+            if config.learn_from != ALL:
+                check_estimates(job.actor(env), env, config.seed)
 
     def run(self) -> list[Row]:
         """Runs what is missing and returns the table of rounds, one row each."""
@@ -175,12 +181,13 @@ class Adaptation(Rounds):
         known = revisits(earlier, tuple(self.source.cameras), count, rng)
         first = config.seed + (number - 1) * config.episodes
         seeds = [*known, *range(first, first + config.episodes - len(known))]
-        look = partial(self._imagine, number, policy)
+        look = partial(self._look, number, policy)
         self.record(number, self._job(policy, known), self.source.cameras, seeds, look)
         return len(known)
 
-    def _imagine(self, number: int, policy: Path, episode: Episode) -> None:
-        """Draws what was imagined at the beginning of the first episode of a round."""
+    def _look(self, number: int, policy: Path, episode: Episode) -> None:
+        """Notes how near an episode came; draws what was imagined as the round's first began."""
+        note(self.folder(number), episode)
         path = self.folder(number) / STRIP
         if not path.exists():
             write_strip(checkpoint.load_policy(policy, self.config.device), episode, path)
@@ -202,28 +209,53 @@ class Adaptation(Rounds):
 
     def learn(self, number: int) -> Row:
         """Makes the next policy of the rollouts of the round; figures about it."""
-        config = self.config
         student, learning = self._student(number)
-        fresh = student.windows(EpisodeDataset(self.rollouts(number)))
-        before = student.windows(self.demonstrations) if self.demonstrations else None
-        batches = Rehearsal(fresh, before, config.rehearsal)
-
-        def loss(step: int) -> Tensor:
-            rng = stream(config.seed + number, f"adapt {step}")
-            batch = as_tensors(batches.draw(rng, config.batch_size), student.device)
-            with in_bf16(student.device):
-                return student.loss(batch, rng)[0]
-
-        losses = minimise(student, loss, steps=config.updates, learning_rate=config.learning_rate)
-        if not math.isfinite(losses[-1]):
-            raise ValueError(
-                f"round {number} diverged; take another --out with a smaller --learning-rate"
-            )
+        rollouts, row = self._kept(number)
+        if rollouts is None:
+            said = f"round {number} has no {self.config.learn_from}: the policy stays as it was"
+            Console(stderr=True).print(said)
+        else:
+            row |= self._teach(number, student, rollouts)
         with AtomicFolder(self.checkpoint(number)) as temporary:
             checkpoint.save_tensors(temporary / LEARNED, learning)
             merge(student)
             student.eval().save(temporary / "model")
-        return {"loss": losses[-1]}
+        return row
+
+    def _kept(self, number: int) -> tuple[EpisodeDataset | None, Row]:
+        """The rollouts of a round that shall be learned from, if any, and how many these are."""
+        rollouts = EpisodeDataset(self.rollouts(number))
+        within, seeds = self.config.replan_every, rollouts.episodes.seed
+        came = arrived(self.folder(number), seeds, within)
+        kept = KEPT[self.config.learn_from](np.ones(len(seeds), bool) if came is None else came)
+        share = None if came is None else float(came.mean())
+        row = {"arrived": share, "learned": int(kept.sum()), "updates": 0}
+        if kept.all():
+            return rollouts, row
+        return Subset(rollouts, np.flatnonzero(kept)) if kept.any() else None, row
+
+    def _teach(self, number: int, student: TrainablePolicy, rollouts: EpisodeDataset) -> Row:
+        """Lets the policy learn of rollouts, and rehearse; figures about it."""
+        config, seed = self.config, self.config.seed + number
+        taught, held = apart(rollouts, config.held_out, stream(seed, "held out"))
+        before = student.windows(self.demonstrations) if self.demonstrations else None
+        batches = Rehearsal(student.windows(taught), before, config.rehearsal)
+
+        def loss(step: int) -> Tensor:
+            rng = stream(seed, f"adapt {step}")
+            batch = as_tensors(batches.draw(rng, size), student.device)
+            with in_bf16(student.device):
+                return student.loss(batch, rng)[0]
+
+        updates, rate, size = config.updates, config.learning_rate, config.batch_size
+        until = watched(student, held, seed, updates, size) if held else None
+        losses = minimise(student, loss, steps=updates, learning_rate=rate, until=until)
+        if not math.isfinite(losses[-1]):
+            raise ValueError(
+                f"round {number} diverged; take another --out with a smaller --learning-rate"
+            )
+        figures = until.restore() if until else {"updates": updates}
+        return {"loss": losses[-1], **figures}
 
     def _student(self, number: int) -> tuple[TrainablePolicy, dict[str, nn.Parameter]]:
         """The policy before a round, and what of it learns, by name; that goes on where it was."""

@@ -20,6 +20,14 @@ COLUMNS: Final = {
     "forgetting": ("Forgot", "{:.1%}"),
     "loss": ("Loss", "{:.3f}"),
 }
+# More of it, for which a terminal is too narrow.
+FURTHER: Final = {
+    "arrived": ("Arrived", "{:.0%}"),
+    "learned": ("Learned of", "{:d}"),
+    "updates": ("Updates", "{:d}"),
+    "kept": ("Kept", "{:d}"),
+    "held_out": ("Held out", "{:.3f}"),
+}
 CURVES: Final = {"practised": "the goals that are practised", "original": "the original goals"}
 
 
@@ -45,7 +53,7 @@ def write_adapt_report(summary: Path, out: Path) -> None:
     folders = {row["round"]: summary.parent / "rounds" / str(row["round"]) for row in rows}
     values = {
         "result": result,
-        "columns": columns_of(rows, COLUMNS),
+        "columns": columns_of(rows, COLUMNS | FURTHER),
         "curves": CURVES,
         "series": SERIES,
         "chart": curves_chart("round", curves),

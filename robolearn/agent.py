@@ -185,7 +185,7 @@ class PolicyAgent:
                 arrival.begin(decision, wait=plan.is_empty())
             if (chunk := arrival.take()) is not None:
                 plan.add(chunk)
-            action[index] = plan.next()
+            action[index] = slot.told = plan.next()
         return action
 
     @torch.inference_mode()
@@ -204,8 +204,12 @@ class PolicyAgent:
         if self.scorer is not None:
             best = int(self.scorer.score(context, chunks, [slot.noise("scorer")])[0].argmax())
         chunk = chunks.actions[0, best].cpu().numpy()
-        for name, values in self.policy.notes(context).items():
-            slot.notes.setdefault(name, []).append(float(values[0]))
+        notes = {name: float(values[0]) for name, values in self.policy.notes(context).items()}
+        for name, value in notes.items():
+            slot.notes.setdefault(name, []).append(value)
+        if not notes.get("plan_found", 1.0) and slot.told is not None:
+            # To stay is to go on with the last target: measured positions lead a sagging arm down.
+            chunk = np.broadcast_to(slot.told, chunk.shape).copy()
         slot.seconds.append(time.perf_counter() - begin)
         return chunk
 
@@ -217,6 +221,7 @@ class _Slot:
         self.seed, self.instruction, self.plan, self.arrival = seed, instruction, plan, arrival
         self.seconds: list[float] = []
         self.notes: dict[str, list[float]] = {}
+        self.told: np.ndarray | None = None  # the newest action (J,)
         self._past: deque[Observation] = deque()
 
     def look_back(self, observation: Observation, history: int) -> Observation:

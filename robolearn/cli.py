@@ -144,6 +144,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "measure again what README says, and print what moved",
     ),
     "deploy": ("deploy", "options:DeployConfig", "run a policy on an arm, or on its digital twin"),
+    "goal-picture": (
+        "goal_picture",
+        "options:GoalPictureConfig",
+        "take a goal picture with an arm's own cameras",
+    ),
     "serve": ("serve", "options:ServeConfig", "serve a policy to other programs and machines"),
     "twin": ("hardware.twin", "hardware.twin:TwinConfig", "run the digital twin of the arm"),
     "calibrate": (

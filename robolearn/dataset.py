@@ -137,7 +137,7 @@ class EpisodeDataset:
             }
         return result
 
-    def frames(self, camera: str, size: tuple[int, int] | None = None) -> np.memmap:
+    def frames(self, camera: str, size: tuple[int, int] | None = None) -> np.ndarray:
         """All frames of a camera, uint8 (F, H, W, 3), read-only; the first call decodes them.
 
         Args:
@@ -160,7 +160,7 @@ class EpisodeDataset:
         path = self.cache / f"{camera}-{height}x{width}.u8"
         return cached_frames(self._clips[camera], self.fps, (height, width), path)
 
-    def features(self, camera: str, features: PictureFeatures) -> np.memmap:
+    def features(self, camera: str, features: PictureFeatures) -> np.ndarray:
         """What a model sees in all frames of a camera, float16 (F, *shape); made once, too."""
         frames = self.frames(camera)
         name = "{}-{}x{}-{}.f2".format(camera, *frames.shape[1:3], features.name)

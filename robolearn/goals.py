@@ -1,4 +1,4 @@
-"""Goal pictures for policies that are shown their goal: `robolearn eval --goal ...`.
+"""Goal pictures for policies that are shown their goal: `robolearn eval --goal ...`, and `deploy`.
 
 | `--goal` | what is shown |
 |---|---|
@@ -10,7 +10,8 @@
 | `imagined` | what a goal-writer imagines of what is told, see `robolearn.told` |
 | `imagined FOLDER` | the same of a goal-writer that lies elsewhere than in the run |
 
-A picture of another size with the same proportions is scaled; anything else is refused.
+A picture of another size with the same proportions is scaled; anything else is refused. An arm can
+show neither `demonstration` nor `scene`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -194,7 +195,7 @@ def _read(file: Path, size: tuple[int, int]) -> np.ndarray:
 
     found = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB) if file.is_file() else None
     if found is None:
-        raise OSError(f"{file} is no picture; give a PNG or JPEG file, demonstration or scene")
+        raise OSError(f"{file} is no picture, nor a word that names one; give a PNG or JPEG file")
     check_proportions(str(file), found.shape[:2], size)
     return np.asarray(cv2.resize(found, size[::-1], interpolation=cv2.INTER_AREA))
 

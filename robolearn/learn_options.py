@@ -131,6 +131,8 @@ class AdaptConfig(WorkerOptions):
     episodes: int = 20  # of a round, which is learned from and then forgotten
     steps: int = 128  # of an episode
     replan_every: int = 8  # steps of a chunk that are executed before looking again
+    # Only rollouts that came to their goals, or that did not, as the policy itself judges
+    learn_from: Literal["all", "successes", "failures"] = "all"
     weights: Literal["lora", "full"] = "lora"  # what learns: adapters alone, or, to compare, all
     rank: int = 16  # of the adapters
     updates: int = 100  # optimiser steps of a round
@@ -138,6 +140,7 @@ class AdaptConfig(WorkerOptions):
     learning_rate: float = 1e-3  # peak in each round; warms up, then falls to zero as a cosine
     rehearsal: float = 0.25  # share of a batch that is from the demonstrations; published: 0
     data: Path | None = None  # these demonstrations; by default what the policy was trained on
+    held_out: float = 0.0  # share of the rollouts whose loss ends a round when it rises; 0: none
     evaluate: int = 50  # episodes of each evaluation after every round
     seed: int = COLLECTED  # of the first episode; lower seeds are for evaluation and demonstrations
     device: str = "cpu"
@@ -151,9 +154,10 @@ class AdaptConfig(WorkerOptions):
         counts = ("episodes", "steps", "replan_every", "rank", "updates", "batch_size", "evaluate")
         check_at_least(self, 1, *counts)
         check_at_least(self, 0, "rounds")
-        for name in ("revisit", "rehearsal"):
+        for name in ("revisit", "rehearsal", "held_out"):
             if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"--{name} is {getattr(self, name)}; give a share, 0 to below 1")
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} is {getattr(self, name)}; give a share, 0 to below 1")
         for name in ("minutes", "learning_rate"):
             if getattr(self, name) <= 0.0:
                 option = name.replace("_", "-")

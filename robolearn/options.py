@@ -135,9 +135,20 @@ class DeployConfig(AgentOptions, RobotOptions):
 
     lead: int = ARM_LEAD
     background: bool = False  # decide while the arm goes on, instead of letting it wait
+    goal: tuple[str, ...] = ()  # of policies that are shown it: pictures, words or imagined
+    goal_data: Path | None = None  # a recording in which --goal words looks for pictures
     episodes: int = 1
     seed: int = 0  # of the first episode: noise of the policy, and the twin's task
     out: Path | None = None  # dataset folder to record the episodes into
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalPictureConfig:
+    """Take a goal picture with an arm's own cameras; see `robolearn.goal_picture`."""
+
+    policy: str  # that shall be shown it: a checkpoint, or a run
+    cameras: dict[str, str]  # name and source of each that it looks through, e.g. top /dev/video0
+    out: Path = Path("goal")  # folder for a picture of each camera
 
 
 @dataclass(frozen=True, kw_only=True)

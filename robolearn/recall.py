@@ -41,19 +41,22 @@ class Recall:
         data: the folder of the dataset.
         policy: the source of the policy, which tells whether pictures look alike.
         env: the environment that wants goals.
+        task: environment id of what is done in it, where it does not say: an arm's.
 
     Raises:
         DatasetError: no dataset, one of another task or of other cameras, or without a success.
     """
 
-    def __init__(self, data: Path, policy: str, env: gymnasium.Env) -> None:
+    def __init__(self, data: Path, policy: str, env: gymnasium.Env, task: str = "") -> None:
         self._policy, self._data = source_of(policy).load(), data
-        self._phrases: Phrases | None = getattr(env.unwrapped, "phrases", None)
+        understood = phrases_of(task) if task else None
+        self._phrases: Phrases | None = getattr(env.unwrapped, "phrases", understood)
         # Positions are not looked at, so that the units of somebody else's do not matter.
         dataset = EpisodeDataset(data, units=None if (data / v3.OURS).exists() else "si")
         self._frames = _frames(dataset, self._policy.cameras)
         table = dataset.episodes
-        self._episodes = usable(dataset, env.spec.id if env.spec else "")
+        here = env.spec.id if env.spec else ""
+        self._episodes = usable(dataset, here, *filter(None, [task]))
         self._told = [table.instruction[k] for k in self._episodes]
         self._last = (table.start + table.length - 1)[self._episodes]
         batches = np.array_split(table.start[self._episodes], -(-len(self._episodes) // BATCH))
@@ -96,23 +99,26 @@ def _frames(
     return {camera: dataset.frames(camera, size) for camera, size in cameras.items()}
 
 
-def usable(dataset: EpisodeDataset, env_id: str) -> np.ndarray:
-    """The episodes that were recorded in an environment, as far as known, and succeeded: int (N,).
+def usable(dataset: EpisodeDataset, *env_ids: str) -> np.ndarray:
+    """The episodes that were recorded in these environments, as far as known, and succeeded.
+
+    Returns:
+        Their numbers, int (N,).
 
     Raises:
         DatasetError: none.
     """
-    table = dataset.episodes
-    here = np.array([known in ("", env_id) for known in table.env_id])
+    table, wanted = dataset.episodes, " or ".join(env_ids)
+    here = np.array([known in ("", *env_ids) for known in table.env_id])
     if not here.any():
         raise DatasetError(
             f"{dataset.root} was recorded in {', '.join(sorted({*table.env_id}))} and not in "
-            f"{env_id}; give a recording of this task"
+            f"{wanted}; give a recording of this task"
         )
     found = np.flatnonzero(here & succeeded(dataset))
     if not len(found):
         raise DatasetError(
-            f"no episode of {dataset.root} succeeded at {env_id}, so none shows a goal; record "
+            f"no episode of {dataset.root} succeeded at {wanted}, so none shows a goal; record "
             "some that do"
         )
     return found

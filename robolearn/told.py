@@ -58,7 +58,7 @@ class Imagination:
 
 
 def maker_of(
-    goal: Sequence[str], data: Path | None, source: Source
+    goal: Sequence[str], data: Path | None, source: Source, task: str = ""
 ) -> Callable[[gymnasium.Env], Maker] | None:
     """What makes goals of instructions in an environment; None where others are wanted.
 
@@ -66,6 +66,7 @@ def maker_of(
         goal: see `robolearn.goals`.
         data: the recording in which `words` looks.
         source: of the policy.
+        task: environment id of what is done, where the environment does not say: an arm's.
 
     Raises:
         ValueError: words without a recording, or a recording without words.
@@ -77,7 +78,7 @@ def maker_of(
             "--goal imagined does without"
         )
     if data is not None:
-        return partial(Recall, data, source.where)
+        return partial(Recall, data, source.where, task=task)
     if IMAGINED not in goal[:1]:
         return None
     if len(goal) > 2:

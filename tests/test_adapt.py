@@ -12,11 +12,12 @@ import toy
 from cutting import cut_off_at
 
 from robolearn import adapt as module
-from robolearn import checkpoint
+from robolearn import checkpoint, held_out
 from robolearn.adapt import ORIGINAL, PRACTISED, Adaptation, adapt
 from robolearn.contract import Info
 from robolearn.dataset import EpisodeDataset
 from robolearn.learn_options import AdaptConfig
+from robolearn.nearness import NEAREST
 from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.train import train
 from robolearn.windows import PER_STEP
@@ -130,6 +131,133 @@ def test_demonstrations_are_rehearsed_as_often_as_told(base, tmp_path, monkeypat
     assert all(set(batch[:4]) <= told for batch in seen)
 
 
+def as_if(run, number, nearest):
+    """A round whose episodes came so near to their goals, as the policy estimated."""
+    seeds = EpisodeDataset(run.rollouts(number)).episodes.seed
+    told = {str(seed): steps for seed, steps in zip(seeds, nearest, strict=True)}
+    (run.folder(number) / NEAREST).write_text(json.dumps(told))
+    return seeds
+
+
+def test_a_round_notes_how_near_its_policy_saw_itself_come(base, whole):
+    out, figures = whole
+    for row in figures["rounds"][1:]:
+        told = json.loads((out / f"rounds/{row['round']}/{NEAREST}").read_text())
+        seeds = EpisodeDataset(out / f"rounds/{row['round']}/rollouts").episodes.seed
+        assert told.keys() == {str(seed) for seed in seeds}
+        assert row["arrived"] == np.mean([steps <= 2 for steps in told.values()])
+        assert (row["learned"], row["updates"]) == (4, 3)
+
+
+@pytest.mark.parametrize(("which", "kept"), [("successes", [0, 3]), ("failures", [1, 2])])
+def test_a_policy_learns_of_successes_or_failures_alone(base, tmp_path, monkeypatch, which, kept):
+    seen = set()
+    loss = Act2GoalPolicy.loss
+
+    def noted(policy, batch, rng):
+        seen.update(map(tuple, batch["agent_pos"].numpy()))
+        return loss(policy, batch, rng)
+
+    monkeypatch.setattr(Act2GoalPolicy, "loss", noted)
+    settings = {"rehearsal": 0.0, "batch_size": 64}
+    run = Adaptation(config(base, tmp_path / "out", learn_from=which, **settings))
+    run.collect(1)
+    as_if(run, 1, [2.0, 2.1, 40.0, 0.5])  # it looks again every two steps
+    row = run.learn(1)
+    assert (row["arrived"], row["learned"], row["updates"]) == (0.5, 2, 3)
+    rollouts = EpisodeDataset(run.rollouts(1))
+    table, places = rollouts.episodes, rollouts.columns["agent_pos"]
+    frames = [
+        {*map(tuple, places[s : s + n])} for s, n in zip(table.start, table.length, strict=True)
+    ]
+    wanted = set().union(*(frames[number] for number in kept))
+    assert seen <= wanted
+    assert len(seen) > len(frames[0])  # of more than one of them
+
+
+@pytest.mark.parametrize(("which", "steps"), [("successes", 40.0), ("failures", 1.0)])
+def test_a_round_without_any_leaves_the_policy_as_it_was(
+    base, whole, tmp_path, capsys, which, steps
+):
+    run = Adaptation(config(base, tmp_path / "out", learn_from=which))
+    for number in (1, 2):
+        run.collect(number)
+        as_if(run, number, [steps] * 4)
+        row = run.learn(number)
+        assert (row["learned"], row["updates"], "loss" in row) == (0, 0, False)
+        assert not changed(weights(base), weights(run.policy(number)))
+        assert f"round {number} has no {which}: the policy stays" in capsys.readouterr().err
+    # After a round in which it did learn, what it learned stays.
+    run = Adaptation(config(base, tmp_path / "again", learn_from=which))
+    run.collect(1)
+    as_if(run, 1, [1.0, 40.0] * 2)
+    run.learn(1)
+    run.collect(2)
+    as_if(run, 2, [steps] * 4)
+    run.learn(2)
+    assert changed(weights(base), weights(run.policy(1)))
+    assert not changed(weights(run.policy(1)), weights(run.policy(2)))
+
+
+def test_a_round_ends_when_the_loss_on_rollouts_that_are_held_out_rises(
+    base, tmp_path, monkeypatch
+):
+    """As if whatever is learned made them worse: so nothing of it is kept."""
+    monkeypatch.setattr(held_out, "EVERY", 1)
+    losses = iter(range(1000))
+    taught, loss = [], Act2GoalPolicy.loss
+
+    def rising(policy, batch, rng):
+        if policy.training:
+            taught.extend(map(tuple, batch["agent_pos"].numpy()))
+            return loss(policy, batch, rng)
+        return torch.tensor(float(next(losses))), {}
+
+    monkeypatch.setattr(Act2GoalPolicy, "loss", rising)
+    settings = {"held_out": 0.5, "updates": 20, "rehearsal": 0.0, "batch_size": 64}
+    run = Adaptation(config(base, tmp_path / "out", **settings))
+    run.collect(1)
+    row = run.learn(1)
+    assert (row["updates"], row["kept"], row["held_out"]) == (held_out.PATIENCE, 0, 1.5)
+    assert not changed(weights(base), weights(run.policy(1)))
+    rollouts = EpisodeDataset(run.rollouts(1))
+    table, places = rollouts.episodes, rollouts.columns["agent_pos"]
+    from_whom = [
+        any(tuple(place) in set(taught) for place in places[start + 1 : start + length])
+        for start, length in zip(table.start, table.length, strict=True)
+    ]
+    assert sorted(from_whom) == [False, False, True, True]
+
+
+def test_a_round_that_is_watched_keeps_what_helps_and_goes_on_where_it_was_cut(base, tmp_path):
+    few = {"updates": 12, "evaluate": 1, "rounds": 1, "held_out": 0.25}
+    row = adapt(config(base, tmp_path / "out", **few))["rounds"][1]
+    assert row["updates"] == 12
+    assert row["kept"] in (0, 10, 12)
+    assert row["held_out"] > 0.0
+    assert "Held out" in (tmp_path / "out" / "report.html").read_text()
+    shutil.rmtree(tmp_path / "out/checkpoints")
+    (tmp_path / "out/rounds/1/figures.json").unlink()
+    again = Adaptation(config(base, tmp_path / "out", **few)).run()[1]
+    assert again == {key: value for key, value in row.items() if key != "minutes"}
+
+
+def test_rounds_of_successes_end_with_a_page(base, tmp_path):
+    few = {"episodes": 2, "updates": 2, "evaluate": 1, "rounds": 1}
+    figures = adapt(config(base, tmp_path / "out", learn_from="successes", **few))
+    rows = figures["rounds"]
+    assert rows[1]["learned"] == round(2 * rows[1]["arrived"])
+    assert "Learned of" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_who_knows_no_distance_cannot_choose(toy_data, tmp_path):
+    shown = replace(toy.TINY, goal="pictures", hindsight=toy.GOALS)
+    train(toy.train_config(toy_data, tmp_path / "base", policy=shown))
+    with pytest.raises(ValueError, match="does not estimate how far its goal is.*act2goal"):
+        Adaptation(config(tmp_path / "base", tmp_path / "out", learn_from="failures"))
+    assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
+
+
 class Secret:
     """Whoever looks at it gives himself away."""
 
@@ -156,7 +284,8 @@ class Unread(dict):
         return super().__getitem__(name)
 
 
-def test_nothing_looks_at_reward_or_success_to_learn(base, tmp_path, monkeypatch):
+@pytest.mark.parametrize("which", ["all", "successes", "failures"])
+def test_nothing_looks_at_reward_or_success_to_learn(base, tmp_path, monkeypatch, which):
     gymnasium.register("Unpaid-v0", Unpaid, max_episode_steps=toy.STEPS, disable_env_checker=True)
     loss = Act2GoalPolicy.loss
 
@@ -166,9 +295,12 @@ def test_nothing_looks_at_reward_or_success_to_learn(base, tmp_path, monkeypatch
 
     monkeypatch.setattr(Act2GoalPolicy, "loss", blind)
     try:
-        run = Adaptation(config(base, tmp_path / "out", env="Unpaid-v0", goal=("own",)))
+        run = Adaptation(
+            config(base, tmp_path / "out", env="Unpaid-v0", goal=("own",), learn_from=which)
+        )
         for number in (1, 2):
             run.collect(number)
+            as_if(run, number, [1.0, 40.0] * 2)
             assert np.isfinite(run.learn(number)["loss"])
         columns = EpisodeDataset(run.rollouts(2)).columns
         assert not columns["reward"].any()
@@ -297,6 +429,7 @@ def test_the_command_prints_what_came_out(base, whole, tmp_path, capsys):
         ({"minutes": 0.0}, "--minutes is 0"),
         ({"rehearsal": 1.0}, "--rehearsal is 1.0; give a share"),
         ({"revisit": -0.1}, "--revisit is -0.1"),
+        ({"held_out": 1.0}, "--held-out is 1.0; give a share"),
         ({"seed": 7}, "--seed is 7"),
         ({"learning_rate": 0.0}, "--learning-rate is 0.0"),
     ],

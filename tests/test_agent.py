@@ -131,6 +131,27 @@ def test_every_slot_is_decided_with_its_own_view_words_and_queue():
     assert seen["pixels"]["top"].unique().tolist() == [1]
 
 
+def test_without_a_plan_an_arm_that_sags_is_not_led_downhill():
+    class Lost(Scripted):
+        """Finds a plan at its first decision only; without one it names the measured position."""
+
+        def notes(self, context):
+            return {"plan_found": torch.tensor([float(len(self.encoded) == 1)])}
+
+        def sample(self, context, n, noise):
+            if len(self.encoded) == 1:
+                return super().sample(context, n, noise)
+            still = context.agent_pos[:, None, None].expand(1, n, HORIZON, JOINTS)
+            return Chunks(still, torch.zeros(1, n, 1))
+
+    agent = PolicyAgent(Lost(), replan_every=2)
+    agent.reset(0, 1, "go")
+    assert first_joint(agent, 7) == [0, 1, 1, 1, 1, 1, 1]
+    assert agent.notes(0)["plan_found"] == [1.0, 0.0, 0.0, 0.0]
+    agent.reset(0, 2, "go")  # nothing has been told yet in this episode
+    assert first_joint(agent, 3) == [0.0, 0.0, 0.0]
+
+
 def test_a_slot_without_an_episode_holds_still():
     agent = PolicyAgent(Scripted())
     agent.reset(1, 1, "go")

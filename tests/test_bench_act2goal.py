@@ -7,7 +7,8 @@ import pytest
 
 from robolearn import bench_act2goal
 from robolearn.act2goal_tables import act2goal_table, distance_table, practice_table
-from robolearn.bench_act2goal import BenchAct2GoalConfig
+from robolearn.bench_act2goal import PRACTICES, BenchAct2GoalConfig
+from robolearn.learn_options import AdaptConfig
 from robolearn.policies.configs import Act2GoalConfig, FlowConfig, SmallConfig
 
 QUICK = {
@@ -86,6 +87,15 @@ def test_tables_are_made_of_the_result_file(small):
     assert practised[-1].endswith(" points")
     for table in (act2goal_table, distance_table, practice_table):
         assert table({})[1][0] == "not measured yet"
+
+
+def test_every_way_of_practice_is_options_of_adapt(tmp_path):
+    usual = AdaptConfig(policy=tmp_path, out=tmp_path)
+    practices = {name: replace(usual, **changes) for name, changes in PRACTICES.items()}
+    assert practices["practice"] == usual
+    assert practices["practice-successes"].learn_from == "successes"
+    assert practices["practice-failures"].learn_from == "failures"
+    assert len({str(practice) for practice in practices.values()}) == len(PRACTICES)
 
 
 def test_bad_options_are_named(small):

@@ -284,6 +284,21 @@ def test_a_saved_policy_acts_as_before_and_resumes(run, toy_data, tmp_path):
     assert newest.name == "0000040"
 
 
+def test_a_checkpoint_says_what_it_always_did():
+    """Those that were made before this test load by these names and no others."""
+    acting = policy()
+    acting.env_id = "toy:Toy-v0"
+    described = json.loads(json.dumps(acting.description()))
+    assert described.keys() == {"config", "cameras", "arm", "env", "goals"}
+    assert {name.split(".")[0] for name in acting.state_dict()} == {
+        *("chunk", "directions", "dynamics", "latents")
+    }
+    again = CemPolicy.from_description(described)
+    assert again.description() == described
+    assert again.config == acting.config
+    assert again.relative.tolist() == [1.0, 1.0, 0.0]
+
+
 def test_windows_that_somebody_asks_for_can_be_looked_at(run, toy_data):
     acting, dataset = load_policy(run), EpisodeDataset(toy_data)
     batch = as_tensors(acting.windows(dataset).get(np.arange(3)), "cpu")

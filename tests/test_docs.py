@@ -161,6 +161,17 @@ INSTEAD = {
     "robolearn eval --policy runs/shown": "robolearn eval --policy runs/shown --episodes 1 "
     "--videos 0 --workers 0",
     "robolearn deploy --policy runs/demo": "robolearn deploy --policy runs/demo --seconds 1",
+    "robolearn deploy --policy runs/a2g --goal top=top.png wrist=wrist.png": "robolearn deploy "
+    "--policy runs/a2g --goal top=top.png wrist=wrist.png --seconds 1",
+    # Videos in place of cameras; and a policy that has learned nothing, if no page before had one.
+    "robolearn goal-picture --policy runs/a2g --cameras top /dev/video0 wrist /dev/video2 "
+    "--out goal": "robolearn record --out data/cubes --episodes 2 --workers 0 && robolearn train "
+    "--policy act2goal --data data/cubes --out runs/arm-a2g --steps 2 --batch-size 4 --threads 1 "
+    "--policy.autoencoder-steps 2 && robolearn goal-picture --policy runs/arm-a2g --out goal "
+    "--cameras top $(ls data/cubes/videos/*top/*/* | head -n 1) "
+    "wrist $(ls data/cubes/videos/*wrist/*/* | head -n 1)",
+    "robolearn deploy --policy runs/a2g --goal top=goal/top.png wrist=goal/wrist.png": "robolearn "
+    "deploy --policy runs/arm-a2g --goal top=goal/top.png wrist=goal/wrist.png --seconds 1",
     # Large models of others; tests/test_backbones.py has small ones.
     "robolearn train --data data/cubes --out runs/dino --policy.backbone pretrained": "true",
     "robolearn train --data data/cubes --out runs/stable --policy.backbone stable-control": "true",
