@@ -21,7 +21,7 @@ plan, and the arm stays where it is.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ from robolearn.policies.chunks import beside_goal, with_goals
 from robolearn.policies.configs import Act2GoalConfig, SmallConfig
 from robolearn.policies.denoiser import Guide, draws_of
 from robolearn.policies.flow import FlowPolicy
+from robolearn.policies.frozen import Frozen, check_models
 from robolearn.policies.heads import Prefix
 from robolearn.policies.latents import Latents
 from robolearn.policies.planning import Outlook, planned
@@ -63,17 +64,15 @@ FITTED: Final = 20_000  # windows that the statistics of chunks are taken of
 class Planner(nn.Module):
     """What perceives: the world model, a close look, the joints, and how far the goal is."""
 
-    models: ClassVar[Mapping[str, Any]] = {}  # of others: none
-
     def __init__(self, config: Act2GoalConfig, senses: Senses) -> None:
         super().__init__()
         self.senses = senses
-        self.world = WorldModel(config, senses.cameras, hashing_of(config))
+        self.world = WorldModel(config, senses.cameras, hashing_of(config), config.autoencoder)
         self.imagines, looks = config.sees != "pictures", config.sees != "imagination"
         looked = replace(senses, cameras=with_goals(senses.cameras) if looks else {})
         self.look = SmallBackbone(SmallConfig(width=config.width), looked)
         furthest = config.hindsight.furthest
-        self.distance = TemporalDistance(self.world.count, config.latents, furthest)
+        self.distance = TemporalDistance(self.world.count, self.world.channels, furthest)
 
     def fit(self, columns: Mapping[str, np.ndarray]) -> None:
         """Takes the statistics of a dataset's columns."""
@@ -89,8 +88,14 @@ class Planner(nn.Module):
         """How many each block of the expert attends to."""
         return self.look.token_count + self.imagines * GROUPS * self.world.count
 
+    @property
+    def models(self) -> Mapping[str, Frozen]:
+        """Models that others have trained; see `Backbone`."""
+        return self.world.models
+
     def check_models(self, trained: Mapping[str, str]) -> None:
-        """Nothing here is somebody else's."""
+        """See `Backbone`."""
+        check_models(self.models, trained)
 
     def looked(self, observation: Batch) -> Tensor:
         """Tokens of a close look (B, T, D); without one, of the joints."""

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robolearn.checkpoint import CheckpointError
 from robolearn.policies.base import Normaliser
 from robolearn.policies.configs import BackboneConfig
+from robolearn.policies.frozen import check_models
 from robolearn.policies.language import Language
 from robolearn.policies.readout import TOKENS
 
@@ -114,12 +114,7 @@ class Backbone(nn.Module, ABC):
         Raises:
             CheckpointError: another one.
         """
-        for name, model in self.models.items():
-            if (wanted := trained.get(name, "")) != model.fingerprint:
-                raise CheckpointError(
-                    f"the policy was trained with another {name} model ({wanted[:12]}) than the "
-                    f"one in {model.where} ({model.fingerprint[:12]}); put that one there"
-                )
+        check_models(self.models, trained)
 
     def forward(
         self,

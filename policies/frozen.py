@@ -7,7 +7,7 @@ may learn are adapters of low rank (Hu et al. 2022, "LoRA", eq. 3) beside its li
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -114,6 +114,24 @@ def shared(where: str, settings: str, load: Callable[[str], nn.Module]) -> Froze
         found = Frozen(module, where, digest(module.state_dict(), settings))
         _ALIVE[key] = found
     return found
+
+
+def check_models(models: Mapping[str, Frozen], trained: Mapping[str, str]) -> None:
+    """Refuses other models than those that a policy was trained with.
+
+    Args:
+        models: those here, by name.
+        trained: fingerprints of those, likewise.
+
+    Raises:
+        CheckpointError: another one.
+    """
+    for name, model in models.items():
+        if (wanted := trained.get(name, "")) != model.fingerprint:
+            raise CheckpointError(
+                f"the policy was trained with another {name} model ({wanted[:12]}) than the "
+                f"one in {model.where} ({model.fingerprint[:12]}); put that one there"
+            )
 
 
 def _located(where: str) -> str:

@@ -24,7 +24,6 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.hindsight import Hindsight
-from robolearn.policies.autoencoder import Encoder
 from robolearn.policies.configs import HindsightConfig
 from robolearn.policies.flow import between
 from robolearn.policies.hashing import Hashing
@@ -62,6 +61,7 @@ class WorldModel(Latents):
         config: sizes.
         cameras: camera name -> (height, width) of its pictures.
         hashing: which frames.
+        pretrained: see `Latents`.
     """
 
     start: Tensor  # (1, T, N, C): the noise that features for the expert begin with
@@ -71,11 +71,12 @@ class WorldModel(Latents):
         config: "Act2GoalConfig | SusieConfig",
         cameras: Mapping[str, tuple[int, int]],
         hashing: Hashing,
+        pretrained: str = "",
     ) -> None:
-        super().__init__(cameras, config.latents)
-        self.hashing, width, frames = hashing, config.width, hashing.frames * config.latents
-        self.eye = Encoder(config.latents)  # begins as the autoencoder's, and learns to act
-        self.inward = nn.Linear(config.latents, width)
+        super().__init__(cameras, config.latents, pretrained)
+        self.hashing, width, frames = hashing, config.width, hashing.frames * self.channels
+        self.eye = self.autoencoder.eye()  # begins as the autoencoder's, and learns to act
+        self.inward = nn.Linear(self.channels, width)
         self.noisy = nn.Linear(frames, width)
         self.place = nn.Parameter(PLACE * torch.randn(GROUPS, self.count, width))
         self.clean = nn.Parameter(0.02 * torch.randn(2, 1, width))
@@ -87,7 +88,7 @@ class WorldModel(Latents):
         for weight in (*self.outward.parameters(), *self.choice.parameters()):
             nn.init.zeros_(weight)
         noise = torch.randn(
-            (1, hashing.frames, self.count, config.latents),
+            (1, hashing.frames, self.count, self.channels),
             generator=torch.Generator().manual_seed(0),
         )
         self.register_buffer("start", noise, persistent=False)
@@ -95,8 +96,7 @@ class WorldModel(Latents):
     def fit(self, dataset: "EpisodeDataset", steps: int, seed: int) -> list[float]:
         """Trains the autoencoder; the eye begins as it is. See `Latents`."""
         losses = super().fit(dataset, steps, seed)
-        self.eye.load_state_dict(self.autoencoder.encoder.state_dict())
-        return losses
+        return losses + self.autoencoder.teach(self.eye, self.frames(dataset), steps, seed)
 
     def see(self, pixels: Mapping[str, Tensor]) -> Tensor:
         """Clean latents (B, N, C) of uint8 pictures (B, h, w, 3), by camera."""
