@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from robolearn.checkpoint import digest
 from robolearn.features import PictureFeatures
+from robolearn.hindsight import relit
 from robolearn.policies.fitting import minimise
 from robolearn.seeding import stream
 
@@ -24,6 +25,7 @@ CELL: Final = 16  # pixels, the side of what one latent stands for
 BATCH: Final = 32  # pictures of each camera in a step
 LEARNING_RATE: Final = 2e-3
 RARE: Final = 10.0  # how much more a pixel counts that is quite another than on average
+LIGHT: Final = 0.5  # how much brightness and colour are changed: a tan table becomes blue-grey
 SAMPLE: Final = 512  # pictures that tell what is seen on average
 
 
@@ -99,7 +101,7 @@ class Autoencoder(nn.Module):
         def loss(step: int) -> Tensor:
             rng = stream(step, f"autoencoder {seed}")
             losses = [
-                self._error(torch.from_numpy(some_of(rows, BATCH, rng)), means[name])
+                self._error(some_of(rows, BATCH, rng), means[name], rng)
                 for name, rows in frames.items()
             ]
             return torch.stack(losses).mean()
@@ -121,11 +123,15 @@ class Autoencoder(nn.Module):
         eye.load_state_dict(self.encoder.state_dict())
         return []
 
-    def _error(self, pixels: Tensor, mean: Tensor) -> Tensor:
-        """Squares of errors; small things count, which are rare where they are."""
-        size = (pixels.shape[1], pixels.shape[2])
+    def _error(self, rows: np.ndarray, mean: Tensor, rng: np.random.Generator) -> Tensor:
+        """Squares of errors; small things count, which are rare where they are.
+
+        Half of the pictures are in another light, since the scene may be, too, one day.
+        """
+        rare = (torch.from_numpy(rows) - mean).abs().amax(-1, keepdim=True) / 255.0
+        half, size = len(rows) // 2, (rows.shape[1], rows.shape[2])
+        pixels = torch.from_numpy(np.concatenate([rows[:half], relit(rows[half:], LIGHT, rng)]))
         decoded = self._decoded(self.encoder(pixels), size).movedim(1, -1)
-        rare = (pixels - mean).abs().amax(-1, keepdim=True) / 255.0
         error = (decoded - (pixels / 127.5 - 1.0)).square() * (1.0 + RARE * rare)
         return error.mean()
 

@@ -217,7 +217,7 @@ class Act2GoalConfig(FlowSettings):
     far: int = 4  # frames and actions between there and the goal
     spacing: Spacing = "geometric"  # of these, see policies/hashing.py
     latents: int = 48  # channels of the autoencoder's latents
-    autoencoder_steps: int = 400  # of its training, which comes first
+    autoencoder_steps: int = 800  # of its training, which comes first
     # One that others have trained, through diffusers: a folder, or an id of the hub; "" trains one
     autoencoder: str = ""
     first_stage: float = 0.5  # share of the steps in which the world model learns to imagine

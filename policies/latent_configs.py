@@ -16,7 +16,7 @@ class SusieConfig(FlowConfig):
     ahead: int = 16  # steps to the subgoal, unless the goal is nearer
     width: int = 64  # of what imagines
     latents: int = 48  # channels of the autoencoder's latents
-    autoencoder_steps: int = 400  # of its training, which comes first
+    autoencoder_steps: int = 800  # of its training, which comes first
 
     def __post_init__(self) -> None:
         """Also refuses subgoals that a chunk goes beyond.
@@ -43,7 +43,7 @@ class CemConfig:
     width: int = 64  # of the model
     depth: int = 3  # its blocks
     latents: int = 48  # channels of the autoencoder's latents
-    autoencoder_steps: int = 400  # of its training, which comes first
+    autoencoder_steps: int = 800  # of its training, which comes first
     directions: int = 12  # in which chunks differ most among demonstrations, which are searched
     samples: int = 64  # chunks that are tried at once; the cost of a decision is that of
     iterations: int = 4  # samples times iterations looks of the model

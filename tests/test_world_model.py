@@ -7,6 +7,7 @@ import pytest
 import torch
 import toy
 
+from robolearn.policies import autoencoder
 from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.autoencoder import Autoencoder
 from robolearn.policies.temporal_distance import TemporalDistance
@@ -154,6 +155,26 @@ def test_an_autoencoder_learns_to_give_pictures_back():
     assert not any(weight.requires_grad for weight in model.parameters())
     shape = model.features((32, 48)).of(frames[:3]).shape
     assert shape == (3, *model.features((32, 48)).shape) == (3, 32, 2, 3)
+
+
+def test_the_autoencoder_also_knows_a_table_of_another_colour(monkeypatch):
+    def frames(table):
+        rng = np.random.default_rng(0)
+        seen = np.full((64, 32, 48, 3), table, np.uint8)
+        for frame in seen:
+            row, column = rng.integers(26), rng.integers(40)
+            frame[row : row + 6, column : column + 8] = (250, 60, 30)
+        return seen
+
+    other, errors = torch.from_numpy(frames((90, 110, 120))[:16]), {}
+    for light in (0.0, autoencoder.LIGHT):
+        monkeypatch.setattr(autoencoder, "LIGHT", light)
+        torch.manual_seed(0)
+        model = Autoencoder(32)
+        model.fit({"top": frames((176, 153, 128))}, 150, seed=0)
+        drawn = model.decode(model.encoder(other), (32, 48))
+        errors[light] = (drawn.float() - other.float()).abs().mean()
+    assert errors[autoencoder.LIGHT] < 0.5 * errors[0.0]
 
 
 def test_latents_have_no_mean_and_unit_variance_in_any_cell():
