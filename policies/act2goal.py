@@ -21,12 +21,13 @@ plan, and the arm stays where it is.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robolearn.contract import SO101
 from robolearn.episodes import DatasetError
 from robolearn.hindsight import Hindsight
 from robolearn.policies.action_expert import ActionExpert, hashing_of, within
@@ -45,11 +46,13 @@ from robolearn.policies.chunks import beside_goal, with_goals
 from robolearn.policies.configs import Act2GoalConfig, SmallConfig
 from robolearn.policies.denoiser import Guide, draws_of
 from robolearn.policies.flow import FlowPolicy
+from robolearn.policies.frozen import Frozen, check_models
 from robolearn.policies.heads import Prefix
 from robolearn.policies.latents import Latents
 from robolearn.policies.planning import Outlook, planned
 from robolearn.policies.temporal_distance import TemporalDistance
-from robolearn.policies.world_model import GROUPS, Imagined, WorldModel
+from robolearn.policies.video_model import VideoModel
+from robolearn.policies.world_model import GROUPS, Imagined, Imaginer, WorldModel
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -63,12 +66,10 @@ FITTED: Final = 20_000  # windows that the statistics of chunks are taken of
 class Planner(nn.Module):
     """What perceives: the world model, a close look, the joints, and how far the goal is."""
 
-    models: ClassVar[Mapping[str, Any]] = {}  # of others: none
-
-    def __init__(self, config: Act2GoalConfig, senses: Senses) -> None:
+    def __init__(self, config: Act2GoalConfig, senses: Senses, rate: float) -> None:
         super().__init__()
         self.senses = senses
-        self.world = WorldModel(config, senses.cameras, hashing_of(config))
+        self.world = _world(config, senses, rate)
         self.imagines, looks = config.sees != "pictures", config.sees != "imagination"
         looked = replace(senses, cameras=with_goals(senses.cameras) if looks else {})
         self.look = SmallBackbone(SmallConfig(width=config.width), looked)
@@ -89,8 +90,14 @@ class Planner(nn.Module):
         """How many each block of the expert attends to."""
         return self.look.token_count + self.imagines * GROUPS * self.world.count
 
+    @property
+    def models(self) -> Mapping[str, Frozen]:
+        """Models that others have trained, and that are not in the checkpoint."""
+        return self.world.models
+
     def check_models(self, trained: Mapping[str, str]) -> None:
-        """Nothing here is somebody else's."""
+        """See `frozen.check_models`."""
+        check_models(self.models, trained)
 
     def looked(self, observation: Batch) -> Tensor:
         """Tokens of a close look (B, T, D); without one, of the joints."""
@@ -100,6 +107,13 @@ class Planner(nn.Module):
     def remembered(self, features: Sequence[Tensor], looked: Tensor) -> list[Tensor]:
         """Memory of each block: its features (B, 3 N, D), and what was looked at (B, T, D)."""
         return [torch.cat([part, looked], 1) if self.imagines else looked for part in features]
+
+
+def _world(config: Act2GoalConfig, senses: Senses, rate: float) -> Imaginer:
+    """What imagines, at so many control steps a second: somebody else's, or trained here."""
+    if config.video:
+        return VideoModel(config, senses.cameras, hashing_of(config), rate)
+    return WorldModel(config, senses.cameras, hashing_of(config))
 
 
 class Act2GoalPolicy(FlowPolicy):
@@ -118,7 +132,7 @@ class Act2GoalPolicy(FlowPolicy):
 
     def networks(self, senses: Senses) -> tuple[nn.Module, nn.Module]:
         """Planner and expert; see `ChunkPolicy`."""
-        planner = Planner(self.config, senses)
+        planner = Planner(self.config, senses, self.arm.get("control_hz", SO101.control_hz))
         tokens = (planner.tokens, self.config.width)
         return planner, ActionExpert(self.config, senses.joints, tokens)
 
