@@ -13,6 +13,7 @@ from test_act2goal import batch_of, noise, observations
 
 from robolearn.checkpoint import CheckpointError, load_policy, load_tensors
 from robolearn.evaluate import evaluate
+from robolearn.policies import lora
 from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.configs import Act2GoalConfig
 from robolearn.policies.video_model import APART, SIGMAS
@@ -230,6 +231,19 @@ def test_a_saved_policy_acts_as_before_and_holds_no_frozen_weight(wide, rank, tm
     assert held.keys() == policy.state_dict().keys()
     assert any("lora_" in name for name in held) == bool(rank)
     assert not any("transformer" in name and "lora_" not in name for name in held)
+
+
+def test_practice_leaves_the_models_adapters_as_training_made_them(video, tmp_path):
+    policy = policy_of(video, video_lora=2)
+    kept = {name: weight.clone() for name, weight in policy.backbone.world.adapters.items()}
+    learning = lora.adapted(policy, rank=2, seed=0)
+    assert not any(name.startswith("backbone.world.adapters") for name in learning)
+    policy.train().loss(batch_of(6, acting=policy, trained=0.9), stream(0, "loss"))[0].backward()
+    torch.optim.AdamW(learning.values(), lr=0.1).step()
+    lora.merge(policy)
+    policy.save(tmp_path / "model")
+    after = load_policy(tmp_path / "model").backbone.world.adapters
+    assert all(torch.equal(kept[name], after[name]) for name in kept)
 
 
 def test_another_model_is_refused(tmp_path):
