@@ -74,7 +74,7 @@ class Planner(nn.Module):
         looked = replace(senses, cameras=with_goals(senses.cameras) if looks else {})
         self.look = SmallBackbone(SmallConfig(width=config.width), looked)
         furthest = config.hindsight.furthest
-        self.distance = TemporalDistance(self.world.count, config.latents, furthest)
+        self.distance = TemporalDistance(self.world.count, self.world.channels, furthest)
 
     def fit(self, columns: Mapping[str, np.ndarray]) -> None:
         """Takes the statistics of a dataset's columns."""
@@ -113,7 +113,7 @@ def _world(config: Act2GoalConfig, senses: Senses, rate: float) -> Imaginer:
     """What imagines, at so many control steps a second: somebody else's, or trained here."""
     if config.video:
         return VideoModel(config, senses.cameras, hashing_of(config), rate)
-    return WorldModel(config, senses.cameras, hashing_of(config))
+    return WorldModel(config, senses.cameras, hashing_of(config), config.autoencoder)
 
 
 class Act2GoalPolicy(FlowPolicy):

@@ -28,9 +28,14 @@ SAMPLE: Final = 512  # pictures that tell what is seen on average
 
 
 class Encoder(nn.Sequential):
-    """Latents (B, C, h', w') of uint8 pictures (B, h, w, 3), h' = h / 16, rounded up."""
+    """Latents (B, C, h', w') of uint8 pictures (B, h, w, 3), h' = h / 16, rounded up.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: C.
+        normalised: over the channels, which only latents that are so can be.
+    """
+
+    def __init__(self, channels: int, *, normalised: bool = True) -> None:
         super().__init__(
             nn.PixelUnshuffle(4),
             nn.Conv2d(48, 32, 1),
@@ -39,11 +44,14 @@ class Encoder(nn.Sequential):
             nn.SiLU(),
             nn.Conv2d(64, channels, 3, stride=2, padding=1),
         )
+        self._normalised = normalised
 
     def forward(self, pixels: Tensor) -> Tensor:
         """See the class."""
         x = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1.0  # a channels-last view, as CPUs like
-        x = super().forward(functional.pad(x, (0, -x.shape[3] % CELL, 0, -x.shape[2] % CELL)))
+        x = super().forward(padded(x))
+        if not self._normalised:
+            return x
         return functional.layer_norm(x.movedim(1, -1), x.shape[1:2]).movedim(-1, 1)
 
 
@@ -91,7 +99,7 @@ class Autoencoder(nn.Module):
         def loss(step: int) -> Tensor:
             rng = stream(step, f"autoencoder {seed}")
             losses = [
-                self._error(torch.from_numpy(_some(rows, rng)), means[name])
+                self._error(torch.from_numpy(some_of(rows, BATCH, rng)), means[name])
                 for name, rows in frames.items()
             ]
             return torch.stack(losses).mean()
@@ -100,6 +108,18 @@ class Autoencoder(nn.Module):
         losses = minimise(self, loss, steps=steps, learning_rate=LEARNING_RATE)
         self.requires_grad_(requires_grad=False)
         return losses
+
+    def eye(self) -> Encoder:
+        """A network that can learn to tell these latents."""
+        return Encoder(self.channels)
+
+    def teach(
+        self, eye: Encoder, frames: Mapping[str, np.ndarray], steps: int, seed: int
+    ) -> list[float]:
+        """Lets an eye begin as its own encoder, which takes no steps."""
+        del frames, steps, seed
+        eye.load_state_dict(self.encoder.state_dict())
+        return []
 
     def _error(self, pixels: Tensor, mean: Tensor) -> Tensor:
         """Squares of errors; small things count, which are rare where they are."""
@@ -125,5 +145,11 @@ def cells_of(size: tuple[int, int]) -> tuple[int, int]:
     return -(-size[0] // CELL), -(-size[1] // CELL)
 
 
-def _some(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return rows[np.sort(rng.integers(len(rows), size=BATCH))]
+def padded(x: Tensor) -> Tensor:
+    """Pictures (B, 3, h, w) of whole cells: with black to the right and below."""
+    return functional.pad(x, (0, -x.shape[3] % CELL, 0, -x.shape[2] % CELL))
+
+
+def some_of(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """So many random ones, in their order."""
+    return rows[np.sort(rng.integers(len(rows), size=count))]

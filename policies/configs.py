@@ -218,6 +218,8 @@ class Act2GoalConfig(FlowSettings):
     spacing: Spacing = "geometric"  # of these, see policies/hashing.py
     latents: int = 48  # channels of the autoencoder's latents
     autoencoder_steps: int = 400  # of its training, which comes first
+    # One that others have trained, through diffusers: a folder, or an id of the hub; "" trains one
+    autoencoder: str = ""
     first_stage: float = 0.5  # share of the steps in which the world model learns to imagine
     action_weight: float = 0.1  # of the actions' loss in the first stage; in the second it is all
     video_weight: float = 0.1  # of the video's loss in the second stage; published: 0

@@ -84,24 +84,6 @@ class Frozen:
         return module(*args)
 
 
-def check_models(models: Mapping[str, Frozen], trained: Mapping[str, str]) -> None:
-    """Refuses other models than those that a policy was trained with.
-
-    Args:
-        models: by name.
-        trained: the fingerprints of those.
-
-    Raises:
-        CheckpointError: another one.
-    """
-    for name, model in models.items():
-        if (wanted := trained.get(name, "")) != model.fingerprint:
-            raise CheckpointError(
-                f"the policy was trained with another {name} model ({wanted[:12]}) than the "
-                f"one in {model.where} ({model.fingerprint[:12]}); put that one there"
-            )
-
-
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
@@ -142,6 +124,24 @@ def shared(where: str, settings: str, load: Callable[[str], nn.Module]) -> Froze
         found = Frozen(module, where, digest(module.state_dict(), settings))
         _ALIVE[key] = found
     return found
+
+
+def check_models(models: Mapping[str, Frozen], trained: Mapping[str, str]) -> None:
+    """Refuses other models than those that a policy was trained with.
+
+    Args:
+        models: those here, by name.
+        trained: fingerprints of those, likewise.
+
+    Raises:
+        CheckpointError: another one.
+    """
+    for name, model in models.items():
+        if (wanted := trained.get(name, "")) != model.fingerprint:
+            raise CheckpointError(
+                f"the policy was trained with another {name} model ({wanted[:12]}) than the "
+                f"one in {model.where} ({model.fingerprint[:12]}); put that one there"
+            )
 
 
 def _located(where: str) -> str:

@@ -9,6 +9,7 @@ writers of goals predict these; the autoencoder is trained first and then stays 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ from robolearn.checkpoint import CheckpointError
 from robolearn.episodes import DatasetError
 from robolearn.features import PictureFeatures
 from robolearn.policies.autoencoder import Autoencoder, cells_of
+from robolearn.policies.frozen import Frozen
+from robolearn.policies.pretrained_autoencoder import PretrainedAutoencoder
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
@@ -26,18 +29,42 @@ class Latents(nn.Module):
 
     Args:
         cameras: camera name -> (height, width) of its pictures.
-        channels: C.
+        channels: C, of an autoencoder that is trained here.
+        pretrained: the folder or id of one that others have trained, which has its own C; "" for
+            none.
+
+    Raises:
+        CheckpointError: it is not there, or cannot be used.
     """
 
-    def __init__(self, cameras: Mapping[str, tuple[int, int]], channels: int) -> None:
+    def __init__(
+        self, cameras: Mapping[str, tuple[int, int]], channels: int, pretrained: str = ""
+    ) -> None:
         super().__init__()
-        self.cameras, self.channels = dict(cameras), channels
+        self.cameras = dict(cameras)
         self.cells = {name: cells_of(size) for name, size in cameras.items()}
         self.count = sum(rows * columns for rows, columns in self.cells.values())
-        self.autoencoder = Autoencoder(channels)
+        self.autoencoder = (
+            PretrainedAutoencoder(pretrained) if pretrained else Autoencoder(channels)
+        )
+        self.channels = self.autoencoder.channels
+
+    @property
+    def models(self) -> Mapping[str, Frozen]:
+        """Models that others have trained; see `Backbone`."""
+        frozen = getattr(self.autoencoder, "frozen", None)
+        return {"autoencoder": frozen} if frozen else {}
 
     def fit(self, dataset: "EpisodeDataset", steps: int, seed: int) -> list[float]:
         """Trains the autoencoder, which takes a minute or two. See `Autoencoder.fit`.
+
+        Raises:
+            DatasetError: the cameras' pictures have different sizes.
+        """
+        return self.autoencoder.fit(self.frames(dataset), steps, seed)
+
+    def frames(self, dataset: "EpisodeDataset") -> dict[str, np.ndarray]:
+        """Pictures uint8 (F, h, w, 3) of each camera.
 
         Raises:
             DatasetError: the cameras' pictures have different sizes.
@@ -47,8 +74,7 @@ class Latents(nn.Module):
                 f"{dataset.root} has pictures of several sizes, which one autoencoder cannot "
                 "encode; record all cameras in one"
             )
-        frames = {camera: dataset.frames(camera) for camera in self.cameras}
-        return self.autoencoder.fit(frames, steps, seed)
+        return {camera: dataset.frames(camera) for camera in self.cameras}
 
     def features(self) -> PictureFeatures:
         """Latents of a camera's pictures, for the dataset to keep."""

@@ -85,7 +85,7 @@ class SubgoalFilter(Taught, Fitted):
         planner = _planner(policy)
         examples = Examples(planner, dataset)
         torch.manual_seed(config.seed)  # the initial weights
-        shape = (planner.backbone.world.count, planner.config.latents)
+        shape = (planner.backbone.world.count, planner.backbone.world.channels)
         found = cls(config.policy, shape, base).to(policy.device).train()
         losses = found.learn(examples, config.seed)
         return found.eval(), {"losses": losses, "auc": found.judged(examples, config.seed)}

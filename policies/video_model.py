@@ -10,8 +10,8 @@ goes from 0 (data) to 1 (noise), a token is told 1000 sigma, and the output is n
 Here, t goes from noise to data: sigma is 1 - t, and the velocity is minus the output. Now and goal
 are clean tokens, sigma 0, as diffusers' `LTXConditionPipeline` has its given frames.
 
-It is told no words: its text is one token of zeros. Latents are those of the autoencoder that is
-trained here, which are not the model's own; linear maps in and out learn to translate.
+It is told no words: its text is one token of zeros. Latents are those of the policy's autoencoder,
+which need not be the model's own; linear maps in and out learn to translate.
 """
 
 from collections.abc import Mapping
@@ -59,15 +59,15 @@ class VideoModel(Imaginer):
         hashing: Hashing,
         rate: float,
     ) -> None:
-        super().__init__(config, cameras, hashing)
+        super().__init__(config, cameras, hashing, config.autoencoder)
         self._rate = rate
         depth = config.depth
         video = shared(config.video, f"video {depth}", lambda path: _load(path, depth))
         self.video = video.adapted(config.video_lora, DEAF)
         self.adapters = self.video.adapters
         sizes = self.video.module.transformer.config
-        self.inward = _identity(config.latents, sizes.in_channels)
-        self.outward = _identity(sizes.out_channels or sizes.in_channels, config.latents)
+        self.inward = _identity(self.channels, sizes.in_channels)
+        self.outward = _identity(sizes.out_channels or sizes.in_channels, self.channels)
         inner = sizes.num_attention_heads * sizes.attention_head_dim
         self.readouts = nn.ModuleList(
             nn.Sequential(nn.LayerNorm(inner), nn.Linear(inner, config.width)) for _ in range(depth)
@@ -78,8 +78,8 @@ class VideoModel(Imaginer):
 
     @property
     def models(self) -> Mapping[str, Frozen]:
-        """See `Imaginer`."""
-        return {"video": self.video}
+        """See `Latents`."""
+        return {**super().models, "video": self.video}
 
     def _places(self) -> Tensor:
         """Row and column of each cell (2, N); the cameras' pictures lie side by side."""

@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from robolearn.hindsight import Hindsight
-from robolearn.policies.autoencoder import Encoder
 from robolearn.policies.configs import HindsightConfig
 from robolearn.policies.flow import between
 from robolearn.policies.hashing import Hashing
@@ -35,7 +34,6 @@ from robolearn.policies.latents import Latents
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
     from robolearn.policies.configs import Act2GoalConfig
-    from robolearn.policies.frozen import Frozen
     from robolearn.policies.latent_configs import SusieConfig
 
 GROUPS: Final = 3  # of tokens: now, goal, future
@@ -64,6 +62,7 @@ class Imaginer(Latents, ABC):
         config: sizes.
         cameras: camera name -> (height, width) of its pictures.
         hashing: which frames.
+        pretrained: see `Latents`.
     """
 
     start: Tensor  # (1, T, N, C): the noise that features for the expert begin with
@@ -73,20 +72,16 @@ class Imaginer(Latents, ABC):
         config: "Act2GoalConfig | SusieConfig",
         cameras: Mapping[str, tuple[int, int]],
         hashing: Hashing,
+        pretrained: str = "",
     ) -> None:
-        super().__init__(cameras, config.latents)
+        super().__init__(cameras, config.latents, pretrained)
         self.hashing = hashing
-        self.eye = Encoder(config.latents)  # begins as the autoencoder's, and learns to act
+        self.eye = self.autoencoder.eye()  # begins as the autoencoder's, and learns to act
         noise = torch.randn(
-            (1, hashing.frames, self.count, config.latents),
+            (1, hashing.frames, self.count, self.channels),
             generator=torch.Generator().manual_seed(0),
         )
         self.register_buffer("start", noise, persistent=False)
-
-    @property
-    def models(self) -> "Mapping[str, Frozen]":
-        """Models that others have trained, and that are not in the checkpoint."""
-        return {}
 
     @abstractmethod
     def forward(
@@ -105,8 +100,7 @@ class Imaginer(Latents, ABC):
     def fit(self, dataset: "EpisodeDataset", steps: int, seed: int) -> list[float]:
         """Trains the autoencoder; the eye begins as it is. See `Latents`."""
         losses = super().fit(dataset, steps, seed)
-        self.eye.load_state_dict(self.autoencoder.encoder.state_dict())
-        return losses
+        return losses + self.autoencoder.teach(self.eye, self.frames(dataset), steps, seed)
 
     def see(self, pixels: Mapping[str, Tensor]) -> Tensor:
         """Clean latents (B, N, C) of uint8 pictures (B, h, w, 3), by camera."""
@@ -171,10 +165,11 @@ class WorldModel(Imaginer):
         config: "Act2GoalConfig | SusieConfig",
         cameras: Mapping[str, tuple[int, int]],
         hashing: Hashing,
+        pretrained: str = "",
     ) -> None:
-        super().__init__(config, cameras, hashing)
-        width, frames = config.width, hashing.frames * config.latents
-        self.inward = nn.Linear(config.latents, width)
+        super().__init__(config, cameras, hashing, pretrained)
+        width, frames = config.width, hashing.frames * self.channels
+        self.inward = nn.Linear(self.channels, width)
         self.noisy = nn.Linear(frames, width)
         self.place = nn.Parameter(PLACE * torch.randn(GROUPS, self.count, width))
         self.clean = nn.Parameter(0.02 * torch.randn(2, 1, width))

@@ -109,3 +109,36 @@ def _spread(model):
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight.copy_(torch.randn_like(weight) / weight[0].numel() ** 0.5)
+
+
+def save_autoencoder(folder, kind="image", seed=0):
+    """An autoencoder of diffusers: of images (2 pixels a latent), tiny (8), or of videos (32)."""
+    import diffusers
+
+    torch.manual_seed(seed)
+    if kind == "image":
+        model = diffusers.AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(8, 16),
+            norm_num_groups=4,
+            latent_channels=3,
+            scaling_factor=0.5,
+            shift_factor=0.25,
+        )
+    elif kind == "tiny":
+        blocks = {"encoder_block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 4}
+        model = diffusers.AutoencoderTiny(**blocks)
+    else:
+        model = diffusers.AutoencoderKLLTXVideo(
+            latent_channels=6,
+            block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
+            layers_per_block=(1,) * 5,
+            decoder_layers_per_block=(1,) * 5,
+        )
+        model.latents_mean.fill_(0.5)
+        model.latents_std.fill_(2.0)
+    _spread(model)
+    model.save_pretrained(folder)
+    return str(folder)
