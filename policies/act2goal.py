@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robolearn.contract import SO101
 from robolearn.episodes import DatasetError
 from robolearn.hindsight import Hindsight
 from robolearn.policies.action_expert import ActionExpert, hashing_of, within
@@ -50,7 +51,8 @@ from robolearn.policies.heads import Prefix
 from robolearn.policies.latents import Latents
 from robolearn.policies.planning import Outlook, planned
 from robolearn.policies.temporal_distance import TemporalDistance
-from robolearn.policies.world_model import GROUPS, Imagined, WorldModel
+from robolearn.policies.video_model import VideoModel
+from robolearn.policies.world_model import GROUPS, Imagined, Imaginer, WorldModel
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -64,10 +66,10 @@ FITTED: Final = 20_000  # windows that the statistics of chunks are taken of
 class Planner(nn.Module):
     """What perceives: the world model, a close look, the joints, and how far the goal is."""
 
-    def __init__(self, config: Act2GoalConfig, senses: Senses) -> None:
+    def __init__(self, config: Act2GoalConfig, senses: Senses, rate: float) -> None:
         super().__init__()
         self.senses = senses
-        self.world = WorldModel(config, senses.cameras, hashing_of(config), config.autoencoder)
+        self.world = _world(config, senses, rate)
         self.imagines, looks = config.sees != "pictures", config.sees != "imagination"
         looked = replace(senses, cameras=with_goals(senses.cameras) if looks else {})
         self.look = SmallBackbone(SmallConfig(width=config.width), looked)
@@ -90,11 +92,11 @@ class Planner(nn.Module):
 
     @property
     def models(self) -> Mapping[str, Frozen]:
-        """Models that others have trained; see `Backbone`."""
+        """Models that others have trained, and that are not in the checkpoint."""
         return self.world.models
 
     def check_models(self, trained: Mapping[str, str]) -> None:
-        """See `Backbone`."""
+        """See `frozen.check_models`."""
         check_models(self.models, trained)
 
     def looked(self, observation: Batch) -> Tensor:
@@ -105,6 +107,13 @@ class Planner(nn.Module):
     def remembered(self, features: Sequence[Tensor], looked: Tensor) -> list[Tensor]:
         """Memory of each block: its features (B, 3 N, D), and what was looked at (B, T, D)."""
         return [torch.cat([part, looked], 1) if self.imagines else looked for part in features]
+
+
+def _world(config: Act2GoalConfig, senses: Senses, rate: float) -> Imaginer:
+    """What imagines, at so many control steps a second: somebody else's, or trained here."""
+    if config.video:
+        return VideoModel(config, senses.cameras, hashing_of(config), rate)
+    return WorldModel(config, senses.cameras, hashing_of(config), config.autoencoder)
 
 
 class Act2GoalPolicy(FlowPolicy):
@@ -123,7 +132,7 @@ class Act2GoalPolicy(FlowPolicy):
 
     def networks(self, senses: Senses) -> tuple[nn.Module, nn.Module]:
         """Planner and expert; see `ChunkPolicy`."""
-        planner = Planner(self.config, senses)
+        planner = Planner(self.config, senses, self.arm.get("control_hz", SO101.control_hz))
         tokens = (planner.tokens, self.config.width)
         return planner, ActionExpert(self.config, senses.joints, tokens)
 

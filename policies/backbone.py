@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from robolearn.policies.base import Normaliser
 from robolearn.policies.configs import BackboneConfig
-from robolearn.policies.frozen import check_models
+from robolearn.policies.frozen import Frozen, check_models
 from robolearn.policies.language import Language
 from robolearn.policies.readout import TOKENS
 
 if TYPE_CHECKING:
     from robolearn.features import PictureFeatures
-    from robolearn.policies.frozen import Frozen
 
 QUANTITIES = ("agent_pos", "pixels", "features", "environment_state")
 
@@ -85,7 +84,7 @@ class Backbone(nn.Module, ABC):
         """What `vision` makes tokens of, by camera, for N single observations."""
 
     @property
-    def models(self) -> Mapping[str, "Frozen"]:
+    def models(self) -> Mapping[str, Frozen]:
         """Models that others have trained, and that are not in the checkpoint."""
         return {}
 
@@ -106,14 +105,7 @@ class Backbone(nn.Module, ABC):
             self.environment_state.fit(columns["environment_state"])
 
     def check_models(self, trained: Mapping[str, str]) -> None:
-        """Refuses other models than those that it was trained with.
-
-        Args:
-            trained: their fingerprints by name.
-
-        Raises:
-            CheckpointError: another one.
-        """
+        """See `frozen.check_models`."""
         check_models(self.models, trained)
 
     def forward(

@@ -225,6 +225,8 @@ class Act2GoalConfig(FlowSettings):
     video_weight: float = 0.1  # of the video's loss in the second stage; published: 0
     distance_weight: float = 0.1  # of the loss of the temporal distance, in both
     sees: Sees = "both"  # what the expert acts on: see policies/act2goal.py
+    video: str = ""  # a video model of others that imagines: folder or id of the hub; "" for none
+    video_lora: int = 0  # rank of its adapters; 0 leaves the model as it is
     limit: float = 2.0  # no plan for goals that are so many times as far as any in training
 
     def __post_init__(self) -> None:
@@ -235,7 +237,12 @@ class Act2GoalConfig(FlowSettings):
         """
         super().__post_init__()
         at_least_one(self, "width", "stride", "far", "latents", "autoencoder_steps")
-        _at_least_zero(self, "action_weight", "video_weight", "distance_weight")
+        _at_least_zero(self, "action_weight", "video_weight", "distance_weight", "video_lora")
+        if self.video_lora and not self.video:
+            raise ValueError(
+                f"policy video_lora is {self.video_lora}, and there is no video model to adapt; "
+                "give one (video)"
+            )
         if self.history > 1:
             raise ValueError("policy history is for policies that are told their goal; give 1")
         if self.horizon % self.stride:

@@ -46,8 +46,12 @@ class Frozen:
         """Whether it has adapters."""
         return len(self.adapters) > 0
 
-    def adapted(self, rank: int) -> "Frozen":
+    def adapted(self, rank: int, spared: tuple[str, ...] = ()) -> "Frozen":
         """The same weights with adapters beside them; itself for a rank of 0.
+
+        Args:
+            rank: of them.
+            spared: how the names of layers end that get none.
 
         Raises:
             ValueError: there is nothing to adapt.
@@ -58,34 +62,40 @@ class Frozen:
         module = deepcopy(self.module, weights)  # another structure around the same weights
         copy = Frozen(module, self.where, self.fingerprint)
         copy.lender = self
-        adapters = inject(module, rank, _in_blocks(module))
+        adapters = inject(module, rank, _in_blocks(module, spared))
         copy.adapters.update({name.replace(".", "/"): p for name, p in adapters.items()})
         return copy
 
     def __call__(self, *args: Any, device: torch.device) -> Any:  # noqa: ANN401
         """Runs it on a device; without adapters nothing is recorded, in full precision."""
-        module = self.module.to(device)
         if self.learns:
-            return module(*args)
+            return self.through(*args, device=device)
         with (
             torch.inference_mode(mode=False),
             torch.no_grad(),
             torch.autocast(device.type, enabled=False),
         ):
-            return module(*args)
+            return self.through(*args, device=device)
+
+    def through(self, *args: Any, device: torch.device) -> Any:  # noqa: ANN401
+        """Runs it on a device, so that what comes before it learns through it."""
+        with torch.inference_mode(mode=False):  # weights that move shall not forget how to learn
+            module = self.module.to(device)
+        return module(*args)
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
 
 
-def _in_blocks(module: nn.Module) -> list[str]:
+def _in_blocks(module: nn.Module, spared: tuple[str, ...]) -> list[str]:
     """The linear layers of the repeated blocks; what comes after these may be without use.
 
     Raises:
         ValueError: there are none.
     """
-    found = [n for n in linear_layers(module) if any(part.isdigit() for part in n.split("."))]
+    layers = [name for name in linear_layers(module) if not name.endswith(spared)]
+    found = [name for name in layers if any(part.isdigit() for part in name.split("."))]
     if not found:
         raise ValueError("a model without blocks of linear layers takes no adapters; set rank 0")
     return found
@@ -164,7 +174,7 @@ def _explaining(where: str, path: str) -> Iterator[None]:
         reason = (
             next((line for line in lines if line), type(error).__name__).split(". ")[0].rstrip(":")
         )
-        advice = "; for timm's: pip install 'robolearn[timm]'" * isinstance(error, ImportError)
+        advice = "; for timm's: pip install 'robolearn[timm]'" * ("timm" in reason)
         raise CheckpointError(
             f"{where} holds no model that can be used here: {reason}{advice}"
         ) from error

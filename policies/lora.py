@@ -30,7 +30,7 @@ def inject(module: nn.Module, rank: int, layers: Collection[str]) -> dict[str, n
     module.requires_grad_(requires_grad=False)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers))
     inject_adapter_in_model(config, module)
-    return {name: p for name, p in module.named_parameters() if "lora_" in name}
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 def adapted(

@@ -15,6 +15,7 @@ going from noise at t = 0 to t = 1. The tokens of now and goal are never noised.
 future hears the time, and how far its frames and the goal are.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -54,8 +55,8 @@ class Imagined:
     offsets: Tensor
 
 
-class WorldModel(Latents):
-    """See the module's docstring.
+class Imaginer(Latents, ABC):
+    """What imagines frames between now and a goal, by flow matching; how it predicts is its own.
 
     Args:
         config: sizes.
@@ -74,24 +75,27 @@ class WorldModel(Latents):
         pretrained: str = "",
     ) -> None:
         super().__init__(cameras, config.latents, pretrained)
-        self.hashing, width, frames = hashing, config.width, hashing.frames * self.channels
+        self.hashing = hashing
         self.eye = self.autoencoder.eye()  # begins as the autoencoder's, and learns to act
-        self.inward = nn.Linear(self.channels, width)
-        self.noisy = nn.Linear(frames, width)
-        self.place = nn.Parameter(PLACE * torch.randn(GROUPS, self.count, width))
-        self.clean = nn.Parameter(0.02 * torch.randn(2, 1, width))
-        self.time = TimeEncoder(width)
-        self.ahead = nn.Linear(2 * hashing.frames + 1, width)
-        self.blocks = nn.ModuleList(Block(width) for _ in range(config.depth))
-        self.norm, self.outward = nn.LayerNorm(width), nn.Linear(width, frames)
-        self.choice = nn.Linear(width, hashing.frames)
-        for weight in (*self.outward.parameters(), *self.choice.parameters()):
-            nn.init.zeros_(weight)
         noise = torch.randn(
             (1, hashing.frames, self.count, self.channels),
             generator=torch.Generator().manual_seed(0),
         )
         self.register_buffer("start", noise, persistent=False)
+
+    @abstractmethod
+    def forward(
+        self, now: Tensor, goal: Tensor, noisy: Tensor, t: Tensor, steps: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The velocity (B, T, N, C), and the features (B, 3 N, D) of `depth` blocks.
+
+        Args:
+            now: latents of the observation (B, N, C).
+            goal: those of the goal, likewise.
+            noisy: t of the frames' latents and 1 - t of noise, (B, T, N, C).
+            t: flow time in 0..1, (B, 1).
+            steps: K, steps to the goal (B,).
+        """
 
     def fit(self, dataset: "EpisodeDataset", steps: int, seed: int) -> list[float]:
         """Trains the autoencoder; the eye begins as it is. See `Latents`."""
@@ -117,18 +121,70 @@ class WorldModel(Latents):
         latents = dataset.windows(1, cameras, features=self.features())
         return Hindsight(seen, goals, self.hashing, latents)
 
+    def loss(
+        self, ends: tuple[Tensor, Tensor], frames: Tensor, noise: Tensor, t: Tensor, steps: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The error of the velocity, and the features of each block.
+
+        Velocities weigh by the square of the way that is left: as the frames would.
+
+        Args:
+            ends: latents of observation and goal (B, N, C).
+            frames: those that shall be imagined (B, T, N, C).
+            noise: likewise.
+            t: flow time in 0..1, (B, 1).
+            steps: K (B,).
+        """
+        noisy = between(noise, frames, t[..., None, None])
+        velocity, features = self(*ends, noisy, t, steps)
+        error = (velocity.float() - (frames - noise)) * (1.0 - t)[..., None, None]
+        return error.square().mean(), features
+
+    def imagine(self, now: Tensor, goal: Tensor, steps: Tensor, count: int) -> Tensor:
+        """Latents of the frames at the hashed steps (B, T, N, C), in `count` steps from noise."""
+        return self.plan(now, goal, steps, count, self.start.expand(len(now), -1, -1, -1))[0]
+
+    @torch.no_grad()
+    def plan(
+        self, now: Tensor, goal: Tensor, steps: Tensor, count: int, noise: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The same from this noise (B, T, N, C), and the features of the last step's blocks."""
+        x, features = noise, []
+        for k in range(count):
+            t = torch.full((len(now), 1), k / count, device=x.device)
+            velocity, features = self(now, goal, x, t, steps)
+            x = x + velocity / count
+        return x, features
+
+
+class WorldModel(Imaginer):
+    """See the module's docstring, and `Imaginer`."""
+
+    def __init__(
+        self,
+        config: "Act2GoalConfig | SusieConfig",
+        cameras: Mapping[str, tuple[int, int]],
+        hashing: Hashing,
+        pretrained: str = "",
+    ) -> None:
+        super().__init__(config, cameras, hashing, pretrained)
+        width, frames = config.width, hashing.frames * self.channels
+        self.inward = nn.Linear(self.channels, width)
+        self.noisy = nn.Linear(frames, width)
+        self.place = nn.Parameter(PLACE * torch.randn(GROUPS, self.count, width))
+        self.clean = nn.Parameter(0.02 * torch.randn(2, 1, width))
+        self.time = TimeEncoder(width)
+        self.ahead = nn.Linear(2 * hashing.frames + 1, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(config.depth))
+        self.norm, self.outward = nn.LayerNorm(width), nn.Linear(width, frames)
+        self.choice = nn.Linear(width, hashing.frames)
+        for weight in (*self.outward.parameters(), *self.choice.parameters()):
+            nn.init.zeros_(weight)
+
     def forward(
         self, now: Tensor, goal: Tensor, noisy: Tensor, t: Tensor, steps: Tensor
     ) -> tuple[Tensor, list[Tensor]]:
-        """The velocity (B, T, N, C), and the features (B, 3 N, D) of each block.
-
-        Args:
-            now: latents of the observation (B, N, C).
-            goal: those of the goal, likewise.
-            noisy: t of the frames' latents and 1 - t of noise, (B, T, N, C).
-            t: flow time in 0..1, (B, 1).
-            steps: K, steps to the goal (B,).
-        """
+        """See `Imaginer`."""
         future = self.noisy(noisy.transpose(1, 2).flatten(2))
         h = torch.stack([self.inward(now), self.inward(goal), future], 1) + self.place
         logarithms, shares = _distances(self.hashing, steps)
@@ -166,41 +222,6 @@ class WorldModel(Latents):
         now = self.clean[0].expand(len(distances), -1)
         conditions = [now, self.clean[1] + ahead, self.time(t) + ahead]
         return nn.functional.silu(torch.stack(conditions, 1))[:, :, None]
-
-    def loss(
-        self, ends: tuple[Tensor, Tensor], frames: Tensor, noise: Tensor, t: Tensor, steps: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The error of the velocity, and the features of each block.
-
-        Velocities weigh by the square of the way that is left: as the frames would.
-
-        Args:
-            ends: latents of observation and goal (B, N, C).
-            frames: those that shall be imagined (B, T, N, C).
-            noise: likewise.
-            t: flow time in 0..1, (B, 1).
-            steps: K (B,).
-        """
-        noisy = between(noise, frames, t[..., None, None])
-        velocity, features = self(*ends, noisy, t, steps)
-        error = (velocity.float() - (frames - noise)) * (1.0 - t)[..., None, None]
-        return error.square().mean(), features
-
-    def imagine(self, now: Tensor, goal: Tensor, steps: Tensor, count: int) -> Tensor:
-        """Latents of the frames at the hashed steps (B, T, N, C), in `count` steps from noise."""
-        return self.plan(now, goal, steps, count, self.start.expand(len(now), -1, -1, -1))[0]
-
-    @torch.no_grad()
-    def plan(
-        self, now: Tensor, goal: Tensor, steps: Tensor, count: int, noise: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The same from this noise (B, T, N, C), and the features of the last step's blocks."""
-        x, features = noise, []
-        for k in range(count):
-            t = torch.full((len(now), 1), k / count, device=x.device)
-            velocity, features = self(now, goal, x, t, steps)
-            x = x + velocity / count
-        return x, features
 
 
 class Block(nn.Module):

@@ -175,6 +175,9 @@ INSTEAD = {
     # Large models of others; tests/test_backbones.py has small ones.
     "robolearn train --data data/cubes --out runs/dino --policy.backbone pretrained": "true",
     "robolearn train --data data/cubes --out runs/stable --policy.backbone stable-control": "true",
+    # Likewise; tests/test_video_model.py has a small one.
+    "robolearn train --policy act2goal --data data/cubes --out runs/a2g-video "
+    "--policy.video Lightricks/LTX-Video --policy.video-lora 16": "true",
     # Only parsed, by another test below: a preset, a device and a folder other than those above.
     "robolearn demo --results docs/results": "true",
     "robolearn demo --preset long --out runs/long --results docs/results": "true",

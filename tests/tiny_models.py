@@ -90,6 +90,19 @@ def save_diffusion(folder, seed=0):
     return str(folder)
 
 
+def save_video(folder, seed=0, **sizes):
+    """A video transformer of three blocks, as LTX-Video has 28."""
+    from diffusers import LTXVideoTransformer3DModel
+
+    torch.manual_seed(seed)
+    small = {"in_channels": 8, "out_channels": 8, "num_attention_heads": 2, "num_layers": 3}
+    small |= {"attention_head_dim": 12, "cross_attention_dim": 24, "caption_channels": 6}
+    model = LTXVideoTransformer3DModel(**small | sizes)
+    _spread(model)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
 def _spread(model):
     """Initial weights are so small that all pictures would look alike."""
     with torch.no_grad():
