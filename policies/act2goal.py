@@ -16,7 +16,7 @@ the goal, which only guide the training. Both networks learn by flow matching wi
 as the target. The first stage minimises L_v + 0.1 L_a, the second L_a through both networks, with a
 little of L_v: published is none, by which the model forgot how to imagine.
 How far the goal is, K, is estimated (`temporal_distance.py`); where it is beyond reach there is no
-plan, and the arm stays where it is.
+plan, which whoever acts is told (`notes`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -270,13 +270,6 @@ class Act2GoalPolicy(FlowPolicy):
             guide = replace(guide, towards=guide.towards.repeat_interleave(n, 0))
         clean, features = super().denoise(x.flatten(0, 1)[:, None], start, prefix, guide)
         return clean.view(x.shape), features.view(*x.shape[:2], -1)
-
-    def finished(self, context: Context, clean: Tensor, features: Tensor) -> Chunks:
-        """Where there is no plan, the arm stays where it is; see `ChunkPolicy`."""
-        chunks = super().finished(context, clean, features)
-        stay = context.agent_pos[:, None, None].expand_as(chunks.actions)
-        found = self.notes(context)["plan_found"].bool()[:, None, None, None]
-        return Chunks(torch.where(found, chunks.actions, stay), features)
 
     def notes(self, context: Context) -> dict[str, Tensor]:
         """See `Policy`."""

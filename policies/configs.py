@@ -105,7 +105,7 @@ class HindsightConfig:
 
     furthest: int = 128  # steps from a frame to its goal, at most
     finals: float = 0.3  # share of goals that are the last frame of an episode, if within reach
-    jitter: float = 0.1  # changes of light and colour, other ones of observation and goal
+    jitter: float = 0.3  # changes of light and colour, other ones of observation and goal
 
     def __post_init__(self) -> None:
         """Refuses what draws no goal.

@@ -195,7 +195,10 @@ class Adaptation(Rounds):
     def _job(self, policy: Path, known: Mapping[int, Pictures]) -> Job:
         config, options = self.config, self._env_options()
         agent = AgentOptions(
-            policy=str(policy), replan_every=config.replan_every, device=config.device
+            policy=str(policy),
+            replan_every=config.replan_every,
+            keep_trying=True,  # who stands still learns nothing
+            device=config.device,
         )
         cameras, env = self.source.cameras, config.env
         wrap = practising(config.goal, cameras, env, options, config.steps, known)

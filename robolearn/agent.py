@@ -68,6 +68,7 @@ def open_policy(
         candidates=options.candidates,
         scorer=scorer,
         fixed_noise=options.fixed_noise,
+        keep_trying=options.keep_trying,
     )
     if options.candidates > 1:
         nothing: Any = create_empty_array(observations, fn=np.zeros)
@@ -94,6 +95,7 @@ class PolicyAgent:
         candidates: how many chunks are sampled.
         scorer: chooses among them; needed from two candidates on.
         fixed_noise: every decision of every episode gets the same noise instead.
+        keep_trying: goes on where the policy finds no plan; otherwise the arm stays where it is.
 
     Attributes:
         looks_every: control steps between the observations that it looks at, from the first on.
@@ -115,6 +117,7 @@ class PolicyAgent:
         candidates: int = 1,
         scorer: Scorer | None = None,
         fixed_noise: bool = False,
+        keep_trying: bool = False,
     ) -> None:
         if not 1 <= replan_every <= policy.horizon:
             raise ValueError(
@@ -150,6 +153,7 @@ class PolicyAgent:
         self.looks_every = replan_every if plain else 1
         self.policy = policy
         self.candidates, self.scorer, self._fixed_noise = candidates, scorer, fixed_noise
+        self._keep_trying = keep_trying
         self._slots: dict[int, _Slot] = {}
 
     def reset(self, slot: int, seed: int, instruction: str) -> None:
@@ -207,9 +211,11 @@ class PolicyAgent:
         notes = {name: float(values[0]) for name, values in self.policy.notes(context).items()}
         for name, value in notes.items():
             slot.notes.setdefault(name, []).append(value)
-        if not notes.get("plan_found", 1.0) and slot.told is not None:
+        if not self._keep_trying and not notes.get("plan_found", 1.0):
             # To stay is to go on with the last target: measured positions lead a sagging arm down.
-            chunk = np.broadcast_to(slot.told, chunk.shape).copy()
+            now = np.atleast_2d(observation["agent_pos"][0])[-1]
+            still = now if slot.told is None else slot.told
+            chunk = np.broadcast_to(still, chunk.shape).copy()
         slot.seconds.append(time.perf_counter() - begin)
         return chunk
 

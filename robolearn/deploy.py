@@ -105,6 +105,7 @@ def unplanned(episode: Episode) -> str:
         return ""
     steps = np.median(episode.notes["steps_to_goal"][lost])
     return (
-        f"no plan found in {lost.sum()} of {len(lost)} decisions, and the arm stayed where it was: "
-        f"the goal is an estimated {steps:.0f} steps away, which is beyond what was trained"
+        f"no plan found in {lost.sum()} of {len(lost)} decisions, where an arm stays where it is "
+        f"unless --keep-trying: the goal is an estimated {steps:.0f} steps away, which is beyond "
+        "what was trained"
     )

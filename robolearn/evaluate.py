@@ -206,7 +206,7 @@ def default_folder(config: EvalConfig) -> Path:
     ]
     varied = harder(config.variations, config.dynamics)
     chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
-    chooser += ["fixed-noise"] * config.fixed_noise
+    chooser += ["fixed-noise"] * config.fixed_noise + ["keep-trying"] * config.keep_trying
     shuffled = ["shuffled"] * config.shuffle_instructions
     asked = [_plain(config.instruction)] if config.instruction else []
     asked += [] if config.goal == ("demonstration",) else ["goal", *map(_plain, config.goal)]
@@ -297,9 +297,9 @@ def unplanned(result: Result) -> str:
     if not lost:
         return ""
     return (
-        f"no plan found in {len(lost)} of {len(notes)} episodes, where the arm stayed where it "
-        f"was: their goals are an estimated {np.median(lost):.0f} steps away (median), which is "
-        "beyond what was trained"
+        f"no plan found in {len(lost)} of {len(notes)} episodes, where an arm stays where it is "
+        f"unless --keep-trying: their goals are an estimated {np.median(lost):.0f} steps away "
+        "(median), which is beyond what was trained"
     )
 
 

@@ -137,7 +137,7 @@ class AdaptConfig(WorkerOptions):
     rank: int = 16  # of the adapters
     updates: int = 100  # optimiser steps of a round
     batch_size: int = 64  # observations in each
-    learning_rate: float = 1e-3  # peak in each round; warms up, then falls to zero as a cosine
+    learning_rate: float = 3e-4  # peak in each round; warms up, then falls to zero as a cosine
     rehearsal: float = 0.25  # share of a batch that is from the demonstrations; published: 0
     data: Path | None = None  # these demonstrations; by default what the policy was trained on
     held_out: float = 0.0  # share of the rollouts whose loss ends a round when it rises; 0: none

@@ -101,6 +101,7 @@ class AgentOptions:
     candidates: int = 1  # chunks to choose from, for a scorer
     scorer: str = ""  # who chooses: taco, knn, medoid, ..., or the folder of a fitted verifier
     fixed_noise: bool = False  # the same noise at every decision of every episode: an ablation
+    keep_trying: bool = False  # go on towards goals for which no plan is found, as practice does
     device: str = "cpu"
 
 

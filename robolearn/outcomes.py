@@ -76,6 +76,7 @@ def summarise(
         "candidates": config.candidates,
         "scorer": config.scorer,
         "fixed_noise": config.fixed_noise,
+        "keep_trying": config.keep_trying,
         "latency_ms": {f"p{q}": float(np.percentile(latency, q)) for q in (50, 99)},
         "jumps": jumps([np.array(row["moves"]) for row in rows], config.replan_every, config.delay),
         "wall_seconds": seconds,

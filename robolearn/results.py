@@ -65,6 +65,7 @@ class Result(TypedDict):
     candidates: NotRequired[int]  # to choose from; older results have one
     scorer: NotRequired[str]  # who chose; "" with one candidate
     fixed_noise: NotRequired[bool]  # whether every decision got the same noise
+    keep_trying: NotRequired[bool]  # whether the arm went on where no plan was found
     latency_ms: Mapping[str, float]  # "p50" and "p99" of one decision
     # Moves of the joints where a chunk begins and inside of chunks, see `robolearn.jumps`.
     jumps: NotRequired[Mapping[str, float]]

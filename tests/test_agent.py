@@ -133,16 +133,10 @@ def test_every_slot_is_decided_with_its_own_view_words_and_queue():
 
 def test_without_a_plan_an_arm_that_sags_is_not_led_downhill():
     class Lost(Scripted):
-        """Finds a plan at its first decision only; without one it names the measured position."""
+        """Finds a plan at its first decision only."""
 
         def notes(self, context):
             return {"plan_found": torch.tensor([float(len(self.encoded) == 1)])}
-
-        def sample(self, context, n, noise):
-            if len(self.encoded) == 1:
-                return super().sample(context, n, noise)
-            still = context.agent_pos[:, None, None].expand(1, n, HORIZON, JOINTS)
-            return Chunks(still, torch.zeros(1, n, 1))
 
     agent = PolicyAgent(Lost(), replan_every=2)
     agent.reset(0, 1, "go")
@@ -150,6 +144,10 @@ def test_without_a_plan_an_arm_that_sags_is_not_led_downhill():
     assert agent.notes(0)["plan_found"] == [1.0, 0.0, 0.0, 0.0]
     agent.reset(0, 2, "go")  # nothing has been told yet in this episode
     assert first_joint(agent, 3) == [0.0, 0.0, 0.0]
+    trying = PolicyAgent(Lost(), replan_every=2, keep_trying=True)
+    trying.reset(0, 1, "go")
+    assert first_joint(trying, 4) == [0, 1, 100, 101]
+    assert trying.notes(0)["plan_found"] == [1.0, 0.0]
 
 
 def test_a_slot_without_an_episode_holds_still():
