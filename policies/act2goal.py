@@ -43,11 +43,12 @@ from robolearn.policies.base import (
     Overlap,
 )
 from robolearn.policies.chunks import beside_goal, with_goals
-from robolearn.policies.configs import Act2GoalConfig, SmallConfig
+from robolearn.policies.configs import SmallConfig
 from robolearn.policies.denoiser import Guide, draws_of
 from robolearn.policies.flow import FlowPolicy
 from robolearn.policies.frozen import Frozen, check_models
 from robolearn.policies.heads import Prefix
+from robolearn.policies.latent_configs import Act2GoalConfig
 from robolearn.policies.latents import Latents
 from robolearn.policies.planning import Outlook, planned
 from robolearn.policies.temporal_distance import TemporalDistance

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robolearn.policies.configs import Act2GoalConfig
 from robolearn.policies.hashing import Hashing
 from robolearn.policies.heads import Prefix, TimeEncoder, TransformerLayer
+from robolearn.policies.latent_configs import Act2GoalConfig
 from robolearn.policies.world_model import PLACE
 
 

@@ -3,9 +3,6 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-Spacing = Literal["geometric", "printed", "exponential", "uniform", "none"]
-Sees = Literal["both", "imagination", "pictures"]
-
 
 def at_least_one(config: object, *names: str) -> None:
     """Refuses counts and sizes below one.
@@ -18,7 +15,12 @@ def at_least_one(config: object, *names: str) -> None:
             raise ValueError(f"policy {name} is {getattr(config, name)}; it must be at least 1")
 
 
-def _at_least_zero(config: object, *names: str) -> None:
+def at_least_zero(config: object, *names: str) -> None:
+    """Refuses negative ones.
+
+    Raises:
+        ValueError: naming the setting.
+    """
     for name in names:
         if getattr(config, name) < 0:
             raise ValueError(f"policy {name} is {getattr(config, name)}; it must not be negative")
@@ -71,7 +73,7 @@ class PretrainedConfig(BackboneConfig):
         """
         super().__post_init__()
         at_least_one(self, "grid", "words")
-        _at_least_zero(self, "lora", "language_lora")
+        at_least_zero(self, "lora", "language_lora")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class StableControlConfig(BackboneConfig):
         """
         super().__post_init__()
         at_least_one(self, "size", "grid")
-        _at_least_zero(self, "timestep")
+        at_least_zero(self, "timestep")
         if not self.layers:
             raise ValueError("policy layers is empty; name at least one, such as mid_block")
 
@@ -145,7 +147,6 @@ class NoiseConfig(ChunkConfig):
 
     sample_steps: int = 8  # from noise to chunk
     draws: int = 4  # noise draws for each observation in the loss; the picture is encoded once
-    patch: int = 4  # chunk steps in one token of a transformer
 
     def __post_init__(self) -> None:
         """Refuses sizes below one.
@@ -154,13 +155,7 @@ class NoiseConfig(ChunkConfig):
             ValueError: naming the setting.
         """
         super().__post_init__()
-        at_least_one(self, "sample_steps", "draws", "patch")
-
-    def _check_patch(self) -> None:
-        if self.horizon % self.patch:
-            raise ValueError(
-                f"policy patch is {self.patch}; it must divide the horizon {self.horizon}"
-            )
+        at_least_one(self, "sample_steps", "draws")
 
 
 @dataclass(frozen=True)
@@ -168,6 +163,7 @@ class DenoiserConfig(NoiseConfig):
     """What flow and diffusion policies have in common."""
 
     head: Literal["mlp", "transformer"] = "mlp"  # what denoises: see policies/heads.py
+    patch: int = 4  # chunk steps in one token of the transformer
     backbone: SmallConfig | PretrainedConfig | StableControlConfig = field(
         default_factory=SmallConfig  # what turns observations into tokens
     )
@@ -180,8 +176,11 @@ class DenoiserConfig(NoiseConfig):
             ValueError: naming the setting.
         """
         super().__post_init__()
-        if self.head == "transformer":
-            self._check_patch()
+        at_least_one(self, "patch")
+        if self.head == "transformer" and self.horizon % self.patch:
+            raise ValueError(
+                f"policy patch is {self.patch}; it must divide the horizon {self.horizon}"
+            )
         if self.goal == "pictures" and (self.history > 1 or self.backbone.kind != "small"):
             raise ValueError(
                 "policy goal is pictures, for which there is a history of 1 and the small backbone"
@@ -201,58 +200,6 @@ class FlowConfig(FlowSettings, DenoiserConfig):
     """What defines a flow policy."""
 
     kind: ClassVar[str] = "flow"
-
-
-@dataclass(frozen=True)
-class Act2GoalConfig(FlowSettings):
-    """What defines an Act2Goal policy: a world model that imagines, and an expert that acts."""
-
-    kind: ClassVar[str] = "act2goal"
-    sample_steps: int = 4  # from noise to chunk, and to imagined frames
-    draws: int = 2
-    hidden: int = 256  # width of the action expert
-    depth: int = 3  # blocks of the world model and of the expert, which are paired
-    width: int = 64  # of the world model
-    stride: int = 8  # steps between near frames; divides the horizon
-    far: int = 4  # frames and actions between there and the goal
-    spacing: Spacing = "geometric"  # of these, see policies/hashing.py
-    latents: int = 48  # channels of the autoencoder's latents
-    autoencoder_steps: int = 800  # of its training, which comes first
-    # One that others have trained, through diffusers: a folder, or an id of the hub; "" trains one
-    autoencoder: str = ""
-    first_stage: float = 0.5  # share of the steps in which the world model learns to imagine
-    action_weight: float = 0.1  # of the actions' loss in the first stage; in the second it is all
-    video_weight: float = 0.1  # of the video's loss in the second stage; published: 0
-    distance_weight: float = 0.1  # of the loss of the temporal distance, in both
-    sees: Sees = "both"  # what the expert acts on: see policies/act2goal.py
-    video: str = ""  # a video model of others that imagines: folder or id of the hub; "" for none
-    video_lora: int = 0  # rank of its adapters; 0 leaves the model as it is
-    limit: float = 2.0  # no plan for goals that are so many times as far as any in training
-
-    def __post_init__(self) -> None:
-        """Also refuses what does not fit together.
-
-        Raises:
-            ValueError: naming the setting.
-        """
-        super().__post_init__()
-        at_least_one(self, "width", "stride", "far", "latents", "autoencoder_steps")
-        _at_least_zero(self, "action_weight", "video_weight", "distance_weight", "video_lora")
-        if self.video_lora and not self.video:
-            raise ValueError(
-                f"policy video_lora is {self.video_lora}, and there is no video model to adapt; "
-                "give one (video)"
-            )
-        if self.history > 1:
-            raise ValueError("policy history is for policies that are told their goal; give 1")
-        if self.horizon % self.stride:
-            raise ValueError(
-                f"policy stride is {self.stride}; it must divide the horizon {self.horizon}"
-            )
-        if not 0.0 <= self.first_stage <= 1.0:
-            raise ValueError(f"policy first_stage is {self.first_stage}; give a share, 0 to 1")
-        if self.limit < 1.0:
-            raise ValueError(f"policy limit is {self.limit}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -299,7 +246,7 @@ class TacoConfig:
             ValueError: naming the setting.
         """
         at_least_one(self, "flips", "fourier")
-        _at_least_zero(self, "length_scale", "ridge", "scale")
+        at_least_zero(self, "length_scale", "ridge", "scale")
 
 
 @dataclass(frozen=True)

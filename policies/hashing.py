@@ -18,7 +18,7 @@ from typing import Final, get_args
 
 import numpy as np
 
-from robolearn.policies.configs import Spacing
+from robolearn.policies.latent_configs import Spacing
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,64 @@
-"""The settings of methods that imagine in latents, beside Act2Goal's; see `configs`."""
+"""The settings of methods that imagine in latents; see `configs`."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from robolearn.policies.configs import FlowConfig, at_least_one
+from robolearn.policies.configs import FlowConfig, FlowSettings, at_least_one, at_least_zero
+
+Spacing = Literal["geometric", "printed", "exponential", "uniform", "none"]
+Sees = Literal["both", "imagination", "pictures"]
+
+
+@dataclass(frozen=True)
+class Act2GoalConfig(FlowSettings):
+    """What defines an Act2Goal policy: a world model that imagines, and an expert that acts."""
+
+    kind: ClassVar[str] = "act2goal"
+    sample_steps: int = 4  # from noise to chunk, and to imagined frames
+    draws: int = 2
+    hidden: int = 256  # width of the action expert
+    depth: int = 3  # blocks of the world model and of the expert, which are paired
+    width: int = 64  # of the world model
+    stride: int = 8  # steps between near frames; divides the horizon
+    far: int = 4  # frames and actions between there and the goal
+    spacing: Spacing = "geometric"  # of these, see policies/hashing.py
+    latents: int = 48  # channels of the autoencoder's latents
+    autoencoder_steps: int = 800  # of its training, which comes first
+    # One that others have trained, through diffusers: a folder, or an id of the hub; "" trains one
+    autoencoder: str = ""
+    first_stage: float = 0.5  # share of the steps in which the world model learns to imagine
+    action_weight: float = 0.1  # of the actions' loss in the first stage; in the second it is all
+    video_weight: float = 0.1  # of the video's loss in the second stage; published: 0
+    distance_weight: float = 0.1  # of the loss of the temporal distance, in both
+    sees: Sees = "both"  # what the expert acts on: see policies/act2goal.py
+    video: str = ""  # a video model of others that imagines: folder or id of the hub; "" for none
+    video_lora: int = 0  # rank of its adapters; 0 leaves the model as it is
+    limit: float = 2.0  # no plan for goals that are so many times as far as any in training
+
+    def __post_init__(self) -> None:
+        """Also refuses what does not fit together.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        super().__post_init__()
+        at_least_one(self, "width", "stride", "far", "latents", "autoencoder_steps")
+        at_least_zero(self, "action_weight", "video_weight", "distance_weight", "video_lora")
+        if self.video_lora and not self.video:
+            raise ValueError(
+                f"policy video_lora is {self.video_lora}, and there is no video model to adapt; "
+                "give one (video)"
+            )
+        if self.history > 1:
+            raise ValueError("policy history is for policies that are told their goal; give 1")
+        if self.horizon % self.stride:
+            raise ValueError(
+                f"policy stride is {self.stride}; it must divide the horizon {self.horizon}"
+            )
+        if not 0.0 <= self.first_stage <= 1.0:
+            raise ValueError(f"policy first_stage is {self.first_stage}; give a share, 0 to 1")
+        if self.limit < 1.0:
+            raise ValueError(f"policy limit is {self.limit}; it must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from robolearn.policies.hashing import Hashing
 from robolearn.policies.world_model import GROUPS, PLACE, Imaginer
 
 if TYPE_CHECKING:
-    from robolearn.policies.configs import Act2GoalConfig
+    from robolearn.policies.latent_configs import Act2GoalConfig
 
 SIGMAS: Final = 1000.0  # what a token of nothing but noise is told
 # Pixels from a token to the next in what the model has learned of; our cells are as near to each

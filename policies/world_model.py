@@ -33,8 +33,7 @@ from robolearn.policies.latents import Latents
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset
-    from robolearn.policies.configs import Act2GoalConfig
-    from robolearn.policies.latent_configs import SusieConfig
+    from robolearn.policies.latent_configs import Act2GoalConfig, SusieConfig
 
 GROUPS: Final = 3  # of tokens: now, goal, future
 PLACE: Final = 1.0  # spread of the places that tokens begin with, as their contents are

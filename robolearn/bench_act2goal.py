@@ -46,9 +46,9 @@ from robolearn.options import (
     worker_options,
 )
 from robolearn.pairs import beside, pooled
-from robolearn.policies.configs import Act2GoalConfig, DiffusionConfig, FlowConfig
+from robolearn.policies.configs import DiffusionConfig, FlowConfig
 from robolearn.policies.goal_configs import GcbcConfig, HiqlConfig, SawConfig
-from robolearn.policies.latent_configs import CemConfig, SusieConfig
+from robolearn.policies.latent_configs import Act2GoalConfig, CemConfig, SusieConfig
 from robolearn.results import EpisodeResult, Result, save_result
 
 METHODS: Final[dict[str, Any]] = {

@@ -54,6 +54,7 @@ class BenchForeignConfig(WorkerOptions):
     out: Path = Path("runs/bench-foreign")  # data, runs and evaluations
     demonstrations: int = 50  # of each task
     minutes: float = 8.0  # of training for each task and policy
+    batch_size: int = 32  # observations in a step of ours: few demonstrations, and little time
     episodes: int = 50  # of each evaluation
     thinking: float = 10.0  # minutes that a policy may decide in one; then it plays fewer episodes
     loader_workers: int = 2  # processes that decode for LeRobot's policies

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PROBE_STEPS: Final = 30  # of training, to see how many fit into the time
 LOG_EVERY: Final = 10  # steps
+WARMUP: Final = 0.05  # share of the steps: there may be few
 Training = dict[str, Any]
 
 
@@ -36,8 +37,7 @@ def train_ours(
         "steps", "batch_size" and "settings" of the policy.
     """
     probe = _run(config, policy, data, run / "probe", PROBE_STEPS, PROBE_STEPS)
-    batch_size = TrainConfig(data, run).batch_size
-    fitting = 60.0 * config.minutes * probe[-1]["samples_per_s"] / batch_size
+    fitting = 60.0 * config.minutes * probe[-1]["samples_per_s"] / config.batch_size
     every = max(1, round(fitting / config.checkpoints / LOG_EVERY)) * LOG_EVERY
     lines = _run(config, policy, data, run / "run", every * config.checkpoints, every)
     points = [
@@ -54,7 +54,7 @@ def train_ours(
     return {
         "checkpoints": points,
         "steps": steps,
-        "batch_size": batch_size,
+        "batch_size": config.batch_size,
         "settings": settings,
     }
 
@@ -69,7 +69,13 @@ def _run(
 ) -> list[dict[str, Any]]:
     """Runs `robolearn train` afresh and returns the lines of its log."""
     shutil.rmtree(out, ignore_errors=True)
-    plain: Any = {"policy": policy, "obs_type": config.obs_type, "seed": config.seed}
+    plain: Any = {
+        "policy": policy,
+        "obs_type": config.obs_type,
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        "warmup": round(WARMUP * steps),
+    }
     train(TrainConfig(data, out, steps=steps, save_every=every, log_every=LOG_EVERY, **plain))
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 

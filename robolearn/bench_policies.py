@@ -52,7 +52,9 @@ PROBE_EPISODES: Final = 2  # whose decisions tell how many episodes there is tim
 FRAMES: Final = 32  # of the demonstrations, on which chunks are compared with what was done
 SETTINGS: Final = "bench-policies.json"
 FREE: Final = ("policies", "results", *WORKERS, "loader_workers")  # change nothing that is in out
-POSITIVE: Final = ("demonstrations", "minutes", "checkpoints", "episodes", "thinking")
+POSITIVE: Final = (
+    *("demonstrations", "minutes", "checkpoints", "batch_size", "episodes", "thinking"),
+)
 Row = dict[str, Any]
 
 
@@ -69,6 +71,7 @@ class BenchPoliciesConfig(WorkerOptions):
     demonstrations: int = 200  # to train on
     minutes: float = 8.0  # of training for each policy
     checkpoints: int = 1  # evaluations, at equal distances of the training
+    batch_size: int = 128  # observations in a step of ours; LeRobot's have their own
     episodes: int = 100  # of an evaluation
     thinking: float = 10.0  # minutes that a policy may decide in one; then it plays fewer episodes
     loader_workers: int = 2  # processes that decode for LeRobot's policies

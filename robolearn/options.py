@@ -12,7 +12,6 @@ from tyro.conf import Positional
 
 from robolearn.contract import SAFE_ACCELERATION, SAFE_SPEED
 from robolearn.policies.configs import (
-    Act2GoalConfig,
     DiffusionConfig,
     FlowConfig,
     KnnConfig,
@@ -22,7 +21,12 @@ from robolearn.policies.configs import (
     TacoConfig,
 )
 from robolearn.policies.goal_configs import GcbcConfig, HiqlConfig, SawConfig
-from robolearn.policies.latent_configs import CemConfig, GoalWriterConfig, SusieConfig
+from robolearn.policies.latent_configs import (
+    Act2GoalConfig,
+    CemConfig,
+    GoalWriterConfig,
+    SusieConfig,
+)
 from robolearn.units import Units
 
 # Control steps that pass between an action and its effect on the arm beyond those in simulation:

@@ -15,8 +15,8 @@ from robolearn.evaluate import evaluate, unplanned
 from robolearn.options import ServeConfig
 from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.base import Overlap, as_tensors
-from robolearn.policies.configs import Act2GoalConfig
 from robolearn.policies.flow import FlowPolicy
+from robolearn.policies.latent_configs import Act2GoalConfig
 from robolearn.report import write_report
 from robolearn.seeding import stream
 from robolearn.serve import PolicyServer

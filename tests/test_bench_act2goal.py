@@ -9,7 +9,8 @@ from robolearn import bench_act2goal
 from robolearn.act2goal_tables import act2goal_table, distance_table, practice_table
 from robolearn.bench_act2goal import PRACTICES, BenchAct2GoalConfig
 from robolearn.learn_options import AdaptConfig
-from robolearn.policies.configs import Act2GoalConfig, FlowConfig, SmallConfig
+from robolearn.policies.configs import FlowConfig, SmallConfig
+from robolearn.policies.latent_configs import Act2GoalConfig
 
 QUICK = {
     "act2goal": Act2GoalConfig(

@@ -15,7 +15,7 @@ from robolearn.checkpoint import CheckpointError, load_policy, load_tensors
 from robolearn.evaluate import evaluate
 from robolearn.policies import lora
 from robolearn.policies.act2goal import Act2GoalPolicy
-from robolearn.policies.configs import Act2GoalConfig
+from robolearn.policies.latent_configs import Act2GoalConfig
 from robolearn.policies.video_model import APART, SIGMAS
 from robolearn.seeding import stream
 from robolearn.train import train

@@ -17,14 +17,13 @@ from robolearn.examples import example_episode
 from robolearn.policies import POLICIES
 from robolearn.policies.base import as_tensors
 from robolearn.policies.configs import (
-    Act2GoalConfig,
     DiffusionConfig,
     FlowConfig,
     HindsightConfig,
     SmallConfig,
 )
 from robolearn.policies.goal_configs import GcbcConfig, HiqlConfig, SawConfig
-from robolearn.policies.latent_configs import CemConfig, SusieConfig
+from robolearn.policies.latent_configs import Act2GoalConfig, CemConfig, SusieConfig
 from robolearn.seeding import stream
 
 ENV_ID = "toy:Toy-v0"
