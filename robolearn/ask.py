@@ -4,7 +4,8 @@ An observation holds joint positions, pictures and the instruction under any of 
     agent_pos, pixels {camera}, prompt                                      ours
     observation/state, observation/CAMERA, prompt                           flat
     state, images {camera}, prompt                                          nested
-Pictures are uint8 (h, w, 3) or (3, h, w). A policy that looks back at T observations wants (T, ...)
+Pictures are uint8 (h, w, 3) or (3, h, w). A policy that is shown its goal wants its pictures, too,
+as goal_pixels {camera}. A policy that looks back at T observations wants (T, ...)
 of each, the oldest first: the server keeps nothing between two requests. `candidates` asks for so
 many chunks and their features instead of one chunk; `noise` says where the policy's noise begins
 (`robolearn.wire.noise_to`). `refine`, chunks (n, H, J), asks for what becomes of these when noise
@@ -25,6 +26,7 @@ from robolearn.wire import WireError, noise_from
 MAX_CANDIDATES: Final = 64  # that a client may ask for
 MAX_REFINED: Final = 4 * MAX_CANDIDATES  # a scorer may try each of them some times
 IMAGE_KEYS: Final = ("pixels", "images")
+GOAL_KEY: Final = "goal_pixels"
 STATE_KEYS: Final = ("agent_pos", "observation/state", "state")
 
 
@@ -70,14 +72,7 @@ def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:
     observation: dict[str, Any] = {
         name: _numbers(told, (*past, size), name) for name, (told, size) in numbers.items()
     }
-    if policy.cameras:
-        pictures = next((message[key] for key in IMAGE_KEYS if key in message), None)
-        if not isinstance(pictures, Mapping):
-            pictures = {name: message.get(f"observation/{name}") for name in policy.cameras}
-        observation["pixels"] = {
-            name: _picture(pictures.get(name), (*past, *size), name)
-            for name, size in policy.cameras.items()
-        }
+    observation |= _pictures(message, policy, past)
     candidates, prompt = message.get("candidates", 0), message.get("prompt", "")
     if not isinstance(candidates, int) or not 0 <= candidates <= MAX_CANDIDATES:
         raise WireError(f"candidates is {candidates!r:.40}; ask for 0 to {MAX_CANDIDATES}")
@@ -91,6 +86,29 @@ def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:
         ask.refine, ask.level = _chunks(message["refine"], policy), _share(message.get("level"))
         ask.candidates = len(ask.refine)
     return ask
+
+
+def _pictures(
+    message: Mapping[str, Any], policy: Policy, past: tuple[int, ...]
+) -> dict[str, dict[str, np.ndarray]]:
+    """What is seen, and the goal, if the policy wants to be shown them."""
+    if not policy.cameras:
+        return {}
+    seen = next((message[key] for key in IMAGE_KEYS if key in message), None)
+    if not isinstance(seen, Mapping):
+        seen = {name: message.get(f"observation/{name}") for name in policy.cameras}
+    kinds = {"pixels": seen}
+    if policy.goals:
+        kinds[GOAL_KEY] = message.get(GOAL_KEY)
+        if not isinstance(kinds[GOAL_KEY], Mapping):
+            raise WireError(f"this policy is shown its goal: give pictures by camera as {GOAL_KEY}")
+    return {
+        kind: {
+            name: _picture(pictures.get(name), (*past, *size), name)
+            for name, size in policy.cameras.items()
+        }
+        for kind, pictures in kinds.items()
+    }
 
 
 def _chunks(value: object, policy: Policy) -> np.ndarray:

@@ -12,32 +12,23 @@ chunks, and the height and width of its pictures. The token comes from the varia
 """
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import numpy as np
 import torch
-from websockets.exceptions import InvalidStatus, WebSocketException
-from websockets.sync.client import ClientConnection, connect
 
-from robolearn.options import TOKEN
+from robolearn.ask import GOAL_KEY
+from robolearn.connection import Connection, RemoteError
 from robolearn.policies.base import Batch, Chunks, Context, Generators, Policy
 from robolearn.sources import Source
-from robolearn.wire import WireError, noise_to, pack, unpack
+from robolearn.wire import noise_to
 
-PATIENCE: Final = 10.0  # s for an answer; an arm has held for long by then
-MAX_ANSWER: Final = 64 << 20  # bytes
 OURS: Final = {"agent_pos": "agent_pos", "prompt": "prompt"}
-
-
-class RemoteError(OSError):
-    """A server that cannot be reached, refuses, or answers nonsense."""
 
 
 @dataclass(frozen=True)
@@ -64,86 +55,8 @@ class Dialect:
         if not self.is_ours:
             pictures = observation.get("pixels", {})
             return message | {key: pictures[name] for name, key in self.cameras.items()}
-        kept = ("pixels", "environment_state")
+        kept = ("pixels", GOAL_KEY, "environment_state")
         return message | {key: observation[key] for key in kept if key in observation}
-
-
-class Connection:
-    """One conversation with a server; opened anew if it breaks between two requests.
-
-    Args:
-        url: ws://HOST:PORT or wss://HOST:PORT.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._socket: ClientConnection | None = None
-        self._held = ExitStack()  # closes it
-        self.greeting: dict[str, Any] = {}
-
-    def open(self) -> dict[str, Any]:
-        """Connects and returns the server's greeting.
-
-        Raises:
-            RemoteError: it cannot be reached, or does not let us in.
-        """
-        token = os.environ.get(TOKEN, "")
-        headers = {"Authorization": f"Api-Key {token}"} if token else None
-        limits: dict[str, Any] = {"max_size": MAX_ANSWER, "open_timeout": PATIENCE}
-        try:
-            self._socket = self._held.enter_context(
-                connect(self.url, compression=None, additional_headers=headers, **limits)
-            )
-            self.greeting = _unpacked(self._socket.recv(PATIENCE), self.url)
-        except InvalidStatus as error:
-            said = error.response.body.decode(errors="replace").strip()
-            raise RemoteError(f"{self.url} does not let us in: {said}") from error
-        except (OSError, WebSocketException) as error:
-            raise RemoteError(
-                f"{self.url} does not answer ({error}); start it with: robolearn serve"
-            ) from error
-        return self.greeting
-
-    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The server's answer.
-
-        Raises:
-            RemoteError: it refuses, is gone, or takes longer than `PATIENCE`.
-        """
-        data = pack(message)
-        if self._socket is None:
-            self.open()
-        try:
-            return _unpacked(self._exchange(data), self.url)
-        except (OSError, WebSocketException) as error:
-            self.close()
-            if isinstance(error, RemoteError):
-                raise
-            raise RemoteError(f"{self.url} has gone silent ({error})") from error
-
-    def _exchange(self, data: bytes) -> bytes | str:
-        assert self._socket is not None
-        try:
-            self._socket.send(data)
-        except WebSocketException:  # it was restarted since the last request
-            self.open()
-            self._socket.send(data)
-        return self._socket.recv(PATIENCE)
-
-    def close(self) -> None:
-        """Hangs up."""
-        self._socket = None
-        with suppress(OSError, WebSocketException):
-            self._held.close()
-
-
-def _unpacked(answer: bytes | str, url: str) -> dict[str, Any]:
-    if isinstance(answer, str):
-        raise RemoteError(f"{url} says: {answer.strip()[-500:]}")
-    try:
-        return unpack(answer)
-    except WireError as error:
-        raise RemoteError(f"{url} does not speak our language: {error}") from error
 
 
 @dataclass
@@ -152,9 +65,11 @@ class RemoteContext(Context):
 
     Attributes:
         messages: one for each observation.
+        notes: what the server has told of each besides its chunks, once it was asked.
     """
 
     messages: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[Mapping[str, float]] = field(default_factory=list)
 
 
 class RemotePolicy(Policy):
@@ -184,6 +99,11 @@ class RemotePolicy(Policy):
     def cameras(self) -> Mapping[str, tuple[int, int]]:
         """See `Policy`."""
         return self._cameras
+
+    @property
+    def goals(self) -> bool:
+        """See `Policy`."""
+        return bool(self._connection.greeting.get("goals", False))
 
     @property
     def joints(self) -> int:
@@ -225,8 +145,7 @@ class RemotePolicy(Policy):
             self._candidates(message, n, generator)
             for message, generator in zip(context.messages, noise, strict=True)
         ]
-        actions, features = zip(*drawn, strict=True)
-        return Chunks(torch.stack(actions), torch.stack(features))
+        return _noted(context, drawn)
 
     def refine(
         self, context: Context, actions: torch.Tensor, noise: Generators, level: float
@@ -243,25 +162,49 @@ class RemotePolicy(Policy):
             self._asked(message | {"refine": shown.numpy(), "level": level}, generator)
             for message, shown, generator in zip(context.messages, actions, noise, strict=True)
         ]
-        chunks, features = zip(*refined, strict=True)
-        return Chunks(torch.stack(chunks), torch.stack(features))
+        return _noted(context, refined)
 
-    def _candidates(
-        self, message: dict[str, Any], n: int, noise: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def notes(self, context: Context) -> dict[str, torch.Tensor]:
+        """What the server said of its newest chunks for this context; see `Policy`."""
+        assert isinstance(context, RemoteContext)
+        names = context.notes[0] if context.notes else {}
+        return {name: torch.tensor([note[name] for note in context.notes]) for name in names}
+
+    def _candidates(self, message: dict[str, Any], n: int, noise: np.random.Generator) -> "_Answer":
         """Chunks (n, H, J) and their features (n, F); another's server gives no features."""
         if self._dialect.is_ours:
             return self._asked(message | {"candidates": n}, noise)
         answers = [self._connection.ask(message) for _ in range(n)]
         actions = torch.stack([_tensor(answer, "actions", 2) for answer in answers])
-        return actions[:, : self.horizon], torch.zeros(n, 0)
+        return _Answer(actions[:, : self.horizon], torch.zeros(n, 0), {})
 
-    def _asked(
-        self, message: dict[str, Any], noise: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Our server's chunks and their features."""
+    def _asked(self, message: dict[str, Any], noise: np.random.Generator) -> "_Answer":
+        """Our server's chunks, their features, and what it notes."""
         answer = self._connection.ask(message | {"noise": noise_to(noise)})
-        return _tensor(answer, "candidates", 3), _tensor(answer, "features", 2)
+        candidates, features = _tensor(answer, "candidates", 3), _tensor(answer, "features", 2)
+        return _Answer(candidates, features, _notes(answer))
+
+
+class _Answer(NamedTuple):
+    """What a server makes of one observation."""
+
+    chunks: torch.Tensor  # (n, H, J)
+    features: torch.Tensor  # (n, F)
+    notes: Mapping[str, float]
+
+
+def _noted(context: RemoteContext, answers: Sequence[_Answer]) -> Chunks:
+    """The chunks of all answers; their notes stay with the context."""
+    chunks, features, notes = zip(*answers, strict=True)
+    context.notes = list(notes)
+    return Chunks(torch.stack(chunks), torch.stack(features))
+
+
+def _notes(answer: Mapping[str, Any]) -> dict[str, float]:
+    notes = answer.get("notes", {})  # older servers send none
+    if not isinstance(notes, Mapping) or not all(isinstance(x, float) for x in notes.values()):
+        raise RemoteError("the server's notes are no numbers by name")
+    return {str(name): value for name, value in notes.items()}
 
 
 def _tensor(answer: Mapping[str, Any], key: str, dimensions: int) -> torch.Tensor:
@@ -326,6 +269,11 @@ class RemoteSource(Source):
             return {name: (int(h), int(w)) for name, (h, w) in self._told("cameras").items()}
         height, _, width = self._size.partition("x")
         return dict.fromkeys(self._dialect.cameras, (int(height), int(width)))
+
+    @property
+    def goals(self) -> bool:
+        """See `Source`; another's server shows none."""
+        return bool(self._connection.greeting.get("goals", False))
 
     @property
     def env(self) -> str:

@@ -28,7 +28,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from robolearn.ask import Ask, request_of
+from robolearn.ask import GOAL_KEY, Ask, request_of
 from robolearn.config import to_json
 from robolearn.memory import check_candidates
 from robolearn.options import TOKEN, ServeConfig
@@ -67,11 +67,6 @@ class PolicyServer:
                 "here and for the clients, or take --host 127.0.0.1"
             )
         source = source_of(config.policy)
-        if source.goals:
-            raise ValueError(
-                f"{config.policy} is shown its goal in pictures, which clients cannot send yet; "
-                "evaluate it here with: robolearn eval"
-            )
         self._policy = source.load(config.device)
         self._scorer: Scorer | None = None
         if config.scorer:
@@ -93,6 +88,7 @@ class PolicyServer:
             "agent_pos": np.zeros((*past, policy.joints)),
             "environment_state": np.zeros((*past, policy.state_size)),
             "pixels": pictures,
+            GOAL_KEY: pictures,
         }
         self._infer([request_of(nothing, policy)] * self.config.batch, candidates)
 
@@ -206,9 +202,11 @@ class PolicyServer:
         best = torch.zeros(len(asks), dtype=torch.long)
         if self._scorer is not None and not wanted:
             best = self._scorer.score(context, chunks, noise).argmax(1).cpu()
+        notes = {name: values.tolist() for name, values in self._policy.notes(context).items()}
         took = 1000.0 * (time.perf_counter() - begin)
         return [
             _reply(chunks, row, int(best[row]), wanted)
+            | {"notes": {name: values[row] for name, values in notes.items()}}
             | {"server_timing": {"infer_ms": took, "wait_ms": 1000.0 * (begin - ask.arrived)}}
             for row, ask in enumerate(asks)
         ]
@@ -245,6 +243,7 @@ def greeting(source: Source, policy: Policy) -> dict[str, Any]:
         "history": policy.history,
         "cameras": {name: list(size) for name, size in policy.cameras.items()},
         "state_size": policy.state_size,
+        "goals": policy.goals,
         "arm": to_json(dict(policy.arm)),
         "joints": policy.joints,
         "spread": policy.spread.tolist(),

@@ -12,14 +12,12 @@ from robolearn.contract import observation_space
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import DatasetError, EpisodeWriter
 from robolearn.evaluate import evaluate, unplanned
-from robolearn.options import ServeConfig
 from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.base import Overlap, as_tensors
 from robolearn.policies.flow import FlowPolicy
 from robolearn.policies.latent_configs import Act2GoalConfig
 from robolearn.report import write_report
 from robolearn.seeding import stream
-from robolearn.serve import PolicyServer
 from robolearn.train import train
 
 CONFIG = toy.TINY_ACT2GOAL
@@ -287,11 +285,6 @@ def test_an_environment_without_goal_pictures_is_refused():
         acting.check_fits(toy.TOY_ARM, observation_space(toy.TOY_ARM, ("top", "wrist"), toy.SIZE))
     shown = observation_space(toy.TOY_ARM, ("top", "wrist"), toy.SIZE, goal_pixels=True)
     acting.check_fits(toy.TOY_ARM, shown)
-
-
-def test_a_server_says_that_goals_cannot_be_shown_to_it(run):
-    with pytest.raises(ValueError, match="goal"):
-        PolicyServer(ServeConfig(policy=str(run), port=0))
 
 
 def test_a_flow_policy_may_be_shown_its_goal_too(toy_data):

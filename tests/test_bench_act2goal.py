@@ -14,7 +14,7 @@ from robolearn.policies.latent_configs import Act2GoalConfig
 
 QUICK = {
     "act2goal": Act2GoalConfig(
-        horizon=8, patch=8, hidden=16, depth=1, width=16, latents=4, autoencoder_steps=2
+        horizon=8, hidden=16, depth=1, width=16, latents=4, autoencoder_steps=2
     ),
     "flow": FlowConfig(
         horizon=8, hidden=16, depth=1, goal="pictures", backbone=SmallConfig(width=16, channels=4)

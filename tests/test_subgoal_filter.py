@@ -106,7 +106,7 @@ def test_a_plan_leads_where_the_world_model_imagines():
     torch.testing.assert_close(chunks.plans[:, 0, 1], latents[:, world.hashing.near_frames - 1])
 
 
-def test_plans_go_on_with_what_is_under_way_and_end_where_there_is_none():
+def test_plans_go_on_with_what_is_under_way_and_are_said_not_to_be_found():
     acting, seen = policy(), observations(1)
     overlap = Overlap(np.full((HORIZON, JOINTS), 9.0, np.float32), np.ones(HORIZON, np.float32))
     context = acting.encode(seen, [""])
@@ -115,8 +115,9 @@ def test_plans_go_on_with_what_is_under_way_and_end_where_there_is_none():
     assert (followed.actions > free.actions.detach()).float().mean() > 0.9
     assert torch.equal(followed.plans, free.plans)
     acting.backbone.distance.steps = lambda now, goal: torch.full((len(now),), 1e6)
-    stay = acting.sample(acting.encode(seen, [""]), 3, noise(1)).actions
-    assert torch.equal(stay, seen["agent_pos"][:, None, None].expand_as(stay))
+    beyond = acting.encode(seen, [""])
+    assert acting.sample(beyond, 3, noise(1)).plans.shape == free.plans.shape
+    assert acting.notes(beyond)["plan_found"].tolist() == [0.0]
 
 
 WIDE = {"top": (16, 64)}
@@ -142,7 +143,7 @@ def moving(tmp_path_factory):
     """Recordings, and a policy with an untrained eye that looks at them."""
     folder = tmp_path_factory.mktemp("subgoals")
     goals = replace(CONFIG.hindsight, furthest=19, jitter=0.02)
-    config = replace(CONFIG, horizon=8, stride=8, patch=2, hindsight=goals)
+    config = replace(CONFIG, horizon=8, stride=8, hindsight=goals)
     acting = toy.tiny_policy(config=config, cameras=WIDE)
     world = acting.backbone.world
     world.eye.load_state_dict(world.autoencoder.encoder.state_dict())

@@ -53,7 +53,6 @@ TINY_ACT2GOAL = Act2GoalConfig(
     draws=2,
     hidden=16,
     depth=2,
-    patch=2,
     width=16,
     stride=2,
     far=2,
