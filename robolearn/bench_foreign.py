@@ -34,7 +34,7 @@ TASKS: Final[dict[str, tuple[str, ...]]] = {
     ),
 }
 # Height and width of the pictures, pixels: in 48 x 84 of ALOHA a cube is two pixels wide.
-PICTURES: Final = {"pusht": (48, 84), "aloha": (96, 128), "metaworld": (48, 84)}
+PICTURES: Final = {"pusht": (48, 84), "aloha": (96, 128), "metaworld": (64, 64)}
 SETTINGS: Final = "bench-foreign.json"
 FREE: Final = (*bench_policies.FREE, "tasks", "out")  # change nothing that is in out
 Row = dict[str, Any]
