@@ -18,8 +18,8 @@ class MetaWorld(MujocoDoor):
     cameras = ("corner2", "gripperPOV")
     actions = ("dx", "dy", "dz", "gripper")
     best: Final = 10.0  # reward of success
-    # Where corner2 stands, m: nearer than in the package, whose pictures show more floor than table;
-    # published policies that look at pictures have it there (LeRobot 0.6.1, among others).
+    # Where corner2 stands, m: nearer than in the package, which shows more floor than table,
+    # as for published policies that look at pictures (LeRobot 0.6.1, among others).
     near: Final = (0.75, 0.075, 0.7)
 
     def open(self) -> gymnasium.Env:

@@ -1,9 +1,10 @@
-"""Adapters of low rank beside linear layers, and how they become part of the weights.
+"""Adapters of low rank beside layers, and how they become part of the weights.
 
     y = W x + (alpha / r) B A x        A (r, in) random, B (out, r) zero at first
 
 Hu et al. 2022, "LoRA", arXiv 2106.09685, section 4.1, with alpha = r. A fresh adapter changes
-nothing; merged, W becomes W + B A and the model is like any other.
+nothing; merged, W becomes W + B A and the model is like any other. Beside a convolution A is one of
+the same kernel with r channels, and B one of 1 x 1.
 """
 
 from collections.abc import Collection
@@ -23,7 +24,7 @@ def inject(module: nn.Module, rank: int, layers: Collection[str]) -> dict[str, n
     Args:
         module: whose other weights stay as they are.
         rank: r.
-        layers: names of linear layers.
+        layers: names of linear layers and convolutions.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -34,18 +35,30 @@ def inject(module: nn.Module, rank: int, layers: Collection[str]) -> dict[str, n
 
 
 def adapted(
-    module: nn.Module, rank: int, seed: int, fixed: nn.Module | None = None
+    module: nn.Module,
+    rank: int,
+    seed: int,
+    fixed: nn.Module | None = None,
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d),
 ) -> dict[str, nn.Parameter]:
-    """Puts fresh adapters beside all linear layers, in place; all that is left to learn, by name.
+    """Puts fresh adapters beside all layers that learn, in place; all that is left to learn.
 
     Args:
         module: whose other weights stay as they are.
         rank: r.
         seed: of A.
         fixed: a part of it that gets none.
+        kinds: of layers that get some.
+
+    Returns:
+        The adapters' weights by name.
     """
     inside = set(fixed.modules()) if fixed else set()
-    layers = [name for name in linear_layers(module) if module.get_submodule(name) not in inside]
+    layers = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, kinds) and part.weight.requires_grad and part not in inside
+    ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return inject(module, rank, layers)

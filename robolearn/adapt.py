@@ -75,6 +75,7 @@ def _everything(policy: nn.Module, rank: int, seed: int) -> dict[str, nn.Paramet
 
 LEARNING: Final[Mapping[str, Callable[..., dict[str, nn.Parameter]]]] = {
     "lora": adapted,
+    "lora-linear": partial(adapted, kinds=(nn.Linear,)),
     "full": _everything,
 }
 

@@ -77,6 +77,7 @@ PRACTICES: Final[dict[str, dict[str, Any]]] = {
     "practice-held-out": {"held_out": 0.1},
     "practice-rank-4": {"rank": 4},
     "practice-rank-64": {"rank": 64},
+    "practice-linear-layers": {"weights": "lora-linear"},
     "practice-all-weights": {"weights": "full"},
 }
 WITHIN: Final = "in_distribution"

@@ -133,7 +133,8 @@ class AdaptConfig(WorkerOptions):
     replan_every: int = 8  # steps of a chunk that are executed before looking again
     # Only rollouts that came to their goals, or that did not, as the policy itself judges
     learn_from: Literal["all", "successes", "failures"] = "all"
-    weights: Literal["lora", "full"] = "lora"  # what learns: adapters alone, or, to compare, all
+    # What learns: adapters alone, those of linear layers alone, or, to compare, all
+    weights: Literal["lora", "lora-linear", "full"] = "lora"
     rank: int = 16  # of the adapters
     updates: int = 100  # optimiser steps of a round
     batch_size: int = 64  # observations in each

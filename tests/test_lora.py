@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 import toy
+from torch import nn
 
+from robolearn.policies.lora import adapted as everything
 from robolearn.policies.lora import inject, linear_layers, merge
 from robolearn.seeding import stream
 
@@ -67,3 +69,26 @@ def test_merging_adds_the_product_of_both_factors(adapted):
     down, up = (adapters[f"{name}.lora_{part}.default.weight"] for part in "AB")
     added = merged.head.outward.weight - policy().head.outward.weight
     torch.testing.assert_close(added, up @ down, atol=1e-6, rtol=1e-5)
+
+
+def test_convolutions_that_learn_are_adapted_and_the_autoencoder_is_not():
+    acting = policy()
+    learning = everything(acting, 2, 0)
+    beside = {name.partition(".lora_")[0] for name in learning}
+    convolutions = {name for name in beside if isinstance(policy().get_submodule(name), nn.Conv2d)}
+    assert any(name.startswith("backbone.world.eye") for name in convolutions)
+    assert any(name.startswith("backbone.look") for name in convolutions)
+    assert not any("autoencoder" in name for name in beside)
+    torch.manual_seed(0)
+    for weight in learning.values():
+        torch.nn.init.normal_(weight, std=0.1)
+    merged = copy.deepcopy(acting)
+    merge(merged)
+    assert not torch.allclose(acts(merged), acts(policy()))
+    torch.testing.assert_close(acts(merged), acts(acting), atol=1e-5, rtol=1e-5)
+    assert merged.state_dict().keys() == policy().state_dict().keys()
+
+
+def test_linear_layers_alone():
+    learning = everything(policy(), 2, 0, kinds=(nn.Linear,))
+    assert {name.partition(".lora_")[0] for name in learning} == {*linear_layers(policy())}
