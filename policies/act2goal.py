@@ -152,6 +152,11 @@ class Act2GoalPolicy(FlowPolicy):
         """What imagines, as what encodes pictures."""
         return self.backbone.world
 
+    @property
+    def fixed(self) -> nn.Module:
+        """The autoencoder; see `TrainablePolicy`."""
+        return self.latents.autoencoder
+
     def fit(self, dataset: "EpisodeDataset") -> None:
         """Also trains the autoencoder, which takes a minute or two; see `ChunkPolicy`.
 

@@ -255,6 +255,11 @@ class TrainablePolicy(Policy):
     kind: ClassVar[str]  # names the method in checkpoints and on the command line
     config: Any  # the method's settings, one of `robolearn.policies.configs`
 
+    @property
+    def fixed(self) -> nn.Module | None:
+        """A part that stays as it was before the first step, whatever the policy learns later."""
+        return None
+
     @abstractmethod
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:
         """The training loss (scalar) and figures to log, all randomness from `rng`."""

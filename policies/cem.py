@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robolearn.episodes import DatasetError
 from robolearn.hindsight import Hindsight
@@ -78,6 +78,11 @@ class CemPolicy(ArmPolicy):
         count = min(config.directions, config.horizon * self.joints)
         shape = (count, config.horizon, self.joints)
         self.register_buffer("directions", torch.full(shape, torch.nan))
+
+    @property
+    def fixed(self) -> nn.Module:
+        """The autoencoder; see `TrainablePolicy`."""
+        return self.latents.autoencoder
 
     def fit(self, dataset: "EpisodeDataset") -> None:
         """Also trains the autoencoder, which takes a minute or two; see `ArmPolicy`.

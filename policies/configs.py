@@ -147,6 +147,7 @@ class NoiseConfig(ChunkConfig):
 
     sample_steps: int = 8  # from noise to chunk
     draws: int = 4  # noise draws for each observation in the loss; the picture is encoded once
+    patch: int = 4  # chunk steps in one token, for a head that is a transformer
 
     def __post_init__(self) -> None:
         """Refuses sizes below one.
@@ -155,7 +156,7 @@ class NoiseConfig(ChunkConfig):
             ValueError: naming the setting.
         """
         super().__post_init__()
-        at_least_one(self, "sample_steps", "draws")
+        at_least_one(self, "sample_steps", "draws", "patch")
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,6 @@ class DenoiserConfig(NoiseConfig):
     """What flow and diffusion policies have in common."""
 
     head: Literal["mlp", "transformer"] = "mlp"  # what denoises: see policies/heads.py
-    patch: int = 4  # chunk steps in one token of the transformer
     backbone: SmallConfig | PretrainedConfig | StableControlConfig = field(
         default_factory=SmallConfig  # what turns observations into tokens
     )
@@ -176,7 +176,6 @@ class DenoiserConfig(NoiseConfig):
             ValueError: naming the setting.
         """
         super().__post_init__()
-        at_least_one(self, "patch")
         if self.head == "transformer" and self.horizon % self.patch:
             raise ValueError(
                 f"policy patch is {self.patch}; it must divide the horizon {self.horizon}"

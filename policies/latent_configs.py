@@ -55,6 +55,12 @@ class Act2GoalConfig(FlowSettings):
             raise ValueError(
                 f"policy stride is {self.stride}; it must divide the horizon {self.horizon}"
             )
+        beyond = 0 if self.spacing == "none" else self.far
+        if self.hindsight.furthest < self.horizon + beyond:
+            raise ValueError(
+                f"policy hindsight.furthest is {self.hindsight.furthest}; a horizon of "
+                f"{self.horizon} and {beyond} far points need at least {self.horizon + beyond}"
+            )
         if not 0.0 <= self.first_stage <= 1.0:
             raise ValueError(f"policy first_stage is {self.first_stage}; give a share, 0 to 1")
         if self.limit < 1.0:

@@ -7,6 +7,7 @@ nothing; merged, W becomes W + B A and the model is like any other. Beside a con
 the same kernel with r channels, and B one of 1 x 1.
 """
 
+import re
 from collections.abc import Collection
 
 import torch
@@ -24,12 +25,14 @@ def inject(module: nn.Module, rank: int, layers: Collection[str]) -> dict[str, n
     Args:
         module: whose other weights stay as they are.
         rank: r.
-        layers: names of linear layers and convolutions.
+        layers: full names of linear layers and convolutions.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     module.requires_grad_(requires_grad=False)
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers))
+    # Of a list peft would also take every layer whose name ends so.
+    named = "|".join(re.escape(name) for name in layers)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=f"({named})")
     inject_adapter_in_model(config, module)
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
@@ -41,14 +44,14 @@ def adapted(
     fixed: nn.Module | None = None,
     kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d),
 ) -> dict[str, nn.Parameter]:
-    """Puts fresh adapters beside all layers that learn, in place; all that is left to learn.
+    """Puts fresh adapters beside all layers of some kinds, in place; all that is left to learn.
 
     Args:
         module: whose other weights stay as they are.
         rank: r.
         seed: of A.
         fixed: a part of it that gets none.
-        kinds: of layers that get some.
+        kinds: of layers.
 
     Returns:
         The adapters' weights by name.
@@ -57,7 +60,7 @@ def adapted(
     layers = [
         name
         for name, part in module.named_modules()
-        if isinstance(part, kinds) and part.weight.requires_grad and part not in inside
+        if isinstance(part, kinds) and part not in inside
     ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -41,10 +41,13 @@ class PretrainedAutoencoder(nn.Module):
         CheckpointError: it is not there, or cannot be used.
     """
 
+    here: Tensor  # nothing
+
     def __init__(self, where: str) -> None:
         super().__init__()
         self.frozen: Frozen = shared(where, "autoencoder", _load)
         self.channels = int(self.frozen.module.channels)
+        self.register_buffer("here", torch.empty(0), persistent=False)  # on the policy's device
 
     def encoder(self, pixels: Tensor) -> Tensor:
         """Latents (B, C, h', w') of uint8 pictures (B, h, w, 3)."""
@@ -90,7 +93,7 @@ class PretrainedAutoencoder(nn.Module):
         return PictureFeatures(f"latents-{self.frozen.fingerprint[:16]}", shape, self._latents)
 
     def _latents(self, pixels: np.ndarray) -> np.ndarray:
-        parts = torch.tensor(pixels).split(AT_A_TIME)
+        parts = torch.tensor(pixels, device=self.here.device).split(AT_A_TIME)
         return torch.cat([self.encoder(part) for part in parts]).half().cpu().numpy()
 
 
@@ -161,7 +164,11 @@ class Codec(nn.Module):
         if not self._video:
             return self.vae.decode(latents).sample
         # Some decoders also denoise, and are told the time: here there is no noise.
-        told = (latents.new_zeros(len(latents)),) if self._settings.timestep_conditioning else ()
+        told = (
+            (latents.new_zeros(len(latents)),)
+            if self._settings.get("timestep_conditioning")
+            else ()
+        )
         return self.vae.decode(latents[:, :, None], *told).sample[:, :, 0]
 
 

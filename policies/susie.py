@@ -57,6 +57,11 @@ class SusiePolicy(FlowPolicy):
         """What imagines, as what encodes pictures."""
         return self.world
 
+    @property
+    def fixed(self) -> nn.Module:
+        """The autoencoder; see `TrainablePolicy`."""
+        return self.latents.autoencoder
+
     def fit(self, dataset: "EpisodeDataset") -> None:
         """Also trains the autoencoder, which takes a minute or two; see `DenoisingPolicy`.
 

@@ -18,7 +18,7 @@ Round 0 is the policy before any practice, which is only evaluated.
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property, partial
@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import Tensor
 
 from robolearn import checkpoint
 from robolearn.adapt_report import COLUMNS, STRIP, write_adapt_report
@@ -36,9 +35,9 @@ from robolearn.agent import open_agent
 from robolearn.config import check_same
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import Episode
-from robolearn.evaluate import evaluated
+from robolearn.evaluate import evaluated, job_of
 from robolearn.files import AtomicFolder, check_writable
-from robolearn.goals import DEMONSTRATION, Pictures
+from robolearn.goals import DEMONSTRATION, Pictures, demonstrates
 from robolearn.held_out import apart, watched
 from robolearn.imagined import write_strip
 from robolearn.learn_options import AdaptConfig
@@ -46,7 +45,7 @@ from robolearn.nearness import ALL, KEPT, arrived, check_estimates, note
 from robolearn.options import WORKERS, AgentOptions, EvalConfig, worker_options
 from robolearn.policies.base import TrainablePolicy, as_tensors
 from robolearn.policies.fitting import in_bf16, minimise
-from robolearn.policies.lora import adapted, merge
+from robolearn.policies.lora import merge
 from robolearn.practice import OWN, practising, revisits
 from robolearn.rehearsal import Rehearsal
 from robolearn.results import Result, save_result
@@ -55,6 +54,7 @@ from robolearn.rounds import Rounds, Row, Seconds, demonstrations_of, show, time
 from robolearn.seeding import stream
 from robolearn.sources import source_of
 from robolearn.stability import min_acc, wc_acc, windowed_forgetting, worst_by_chance
+from robolearn.student import LEARNING, Learning, go_on
 from robolearn.subset import Subset
 from robolearn.workers import Job, make_vector, one_thread
 
@@ -65,19 +65,6 @@ ORIGINAL: Final = "original"  # the evaluation of what the policy was trained fo
 PRACTISED: Final = "practised"  # of what it practises
 # Options that change nothing of what the rounds leave.
 FREE: Final = ("out", "minutes", "rounds", *WORKERS)
-
-
-def _everything(policy: nn.Module, rank: int, seed: int) -> dict[str, nn.Parameter]:
-    """All weights that learn in training, by name."""
-    del rank, seed
-    return {name: p for name, p in policy.named_parameters() if p.requires_grad}
-
-
-LEARNING: Final[Mapping[str, Callable[..., dict[str, nn.Parameter]]]] = {
-    "lora": adapted,
-    "lora-linear": partial(adapted, kinds=(nn.Linear,)),
-    "full": _everything,
-}
 
 
 class Adaptation(Rounds):
@@ -135,6 +122,9 @@ class Adaptation(Rounds):
             env.reset(seed=[config.seed])  # there is a goal
             if config.learn_from != ALL:
                 check_estimates(job.actor(env), env, config.seed)
+        for settings in self._evaluations(0):
+            job = job_of(settings)
+            make_vector(settings.env, 1, job.wrap, **job.env_options).close()
 
     def run(self) -> list[Row]:
         """Runs what is missing and returns the table of rounds, one row each."""
@@ -203,7 +193,8 @@ class Adaptation(Rounds):
         )
         cameras, env = self.source.cameras, config.env
         wrap = practising(config.goal, cameras, env, options, config.steps, known)
-        return Job(env, partial(open_agent, agent), options, wrap=wrap)
+        lasting = options | {"max_episode_steps": -1}  # `wrap` ends episodes
+        return Job(env, partial(open_agent, agent), lasting, wrap=wrap)
 
     def _env_options(self) -> dict[str, Any]:
         config = self.config
@@ -261,41 +252,49 @@ class Adaptation(Rounds):
         figures = until.restore() if until else {"updates": updates}
         return {"loss": losses[-1], **figures}
 
-    def _student(self, number: int) -> tuple[TrainablePolicy, dict[str, nn.Parameter]]:
+    def _student(self, number: int) -> tuple[TrainablePolicy, Learning]:
         """The policy before a round, and what of it learns, by name; that goes on where it was."""
         config = self.config
         student = checkpoint.load_policy(self._base, config.device).train()
         learning = LEARNING[config.weights](student, config.rank, config.seed)
         if number > 1:
-            before = checkpoint.load_tensors(self.checkpoint(number - 1) / LEARNED)
-            with torch.no_grad():
-                for name, weight in learning.items():
-                    weight.copy_(before[name])
+            go_on(learning, self.checkpoint(number - 1) / LEARNED)
         return student, learning
 
     def evaluate(self, number: int) -> Row:
         """Success on the goals that are practised, and on those that it was trained for."""
-        config = self.config
+        row: Row = {"n": self.config.evaluate}
+        practised, original = self._evaluations(number)
+        for name, settings in ((PRACTISED, practised), (ORIGINAL, original)):
+            row |= _outcome(name, evaluated(settings))
+        return row
+
+    def _evaluations(self, number: int) -> tuple[EvalConfig, EvalConfig]:
+        """Of what is practised after a round, and of what the policy was trained for.
+
+        They try whatever seems beyond reach, as practice does: otherwise success would rise once
+        the arm only dares to move.
+        """
+        config, env = self.config, self.source.env or self.config.env
+        goal = (DEMONSTRATION,) if config.goal == (OWN,) else config.goal
         original = EvalConfig(
             policy=str(self.policy(number)),
             out=self.folder(number) / ORIGINAL,
-            env=self.source.env or config.env,
+            env=env,
+            goal=(DEMONSTRATION,) if demonstrates(env) else goal,
             replan_every=config.replan_every,
             episodes=config.evaluate,
+            keep_trying=True,
             videos=0,
             **worker_options(config),
             device=config.device,
         )
-        goal = (DEMONSTRATION,) if config.goal == (OWN,) else config.goal
         practised = replace(
             original, env=config.env, split=config.split, variations=config.variations, goal=goal
         )
         if practised != original:  # otherwise one evaluation tells both
             practised = replace(practised, out=self.folder(number) / PRACTISED)
-        row: Row = {"n": config.evaluate}
-        for name, settings in ((PRACTISED, practised), (ORIGINAL, original)):
-            row |= _outcome(name, evaluated(settings))
-        return row
+        return practised, original
 
     def _stability(self, number: int, found: Row) -> Row:
         """What is lost of the original goals up to a round."""

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import gymnasium
 import numpy as np
@@ -29,6 +29,8 @@ from robolearn.policies.scorers import Scorer, open_scorer
 from robolearn.rollout import Actor, Observation, arm_of
 from robolearn.seeding import stream
 from robolearn.sources import Source, source_of
+
+SAG: Final = 0.15  # rad; no arm hangs farther below its target
 
 
 def open_agent(options: AgentOptions, env: VectorEnv, *, background: bool = False) -> Actor:
@@ -212,10 +214,8 @@ class PolicyAgent:
         for name, value in notes.items():
             slot.notes.setdefault(name, []).append(value)
         if not self._keep_trying and not notes.get("plan_found", 1.0):
-            # To stay is to go on with the last target: measured positions lead a sagging arm down.
             now = np.atleast_2d(observation["agent_pos"][0])[-1]
-            still = now if slot.told is None else slot.told
-            chunk = np.broadcast_to(still, chunk.shape).copy()
+            chunk = np.broadcast_to(slot.still(now), chunk.shape).copy()
         slot.seconds.append(time.perf_counter() - begin)
         return chunk
 
@@ -238,6 +238,16 @@ class _Slot:
         while len(self._past) > history:
             self._past.popleft()
         return stacked(self._past, axis=1)
+
+    def still(self, now: np.ndarray) -> np.ndarray:
+        """The target (J,) of an arm at `now` (J,) that shall stay where it is.
+
+        That is its last one: measured positions would lead an arm that sags down. An arm that is
+        far from it was moved by somebody else, and would go back there.
+        """
+        if self.told is None or np.abs(self.told - now).max() > SAG:
+            return now
+        return self.told
 
     def noise(self, what: str) -> np.random.Generator:
         """The noise of this episode's next decision."""

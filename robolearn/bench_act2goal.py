@@ -5,20 +5,7 @@ batch size, and evaluated on the same episodes with the same goal pictures: with
 demonstrations' distribution, and beyond it (`--split`, by default other objects, or other scenes if
 the task has no more). Then some of them practise beyond it (`robolearn adapt`), and are evaluated
 on both again: what was gained there, and what was forgotten.
-
-| method | what it is |
-|---|---|
-| `act2goal` | a world model that imagines, and an expert that acts on its features |
-| `act2goal-no-hashing` | the same without frames and actions between the chunk's end and the goal |
-| `act2goal-uniform`, `act2goal-printed` | the same, spaced otherwise |
-| `act2goal-no-imagination` | the same networks, which never learn to imagine |
-| `act2goal-features-alone` | the same without a close look at now and goal: as published |
-| `act2goal-pictures-alone` | the same without the world model's features |
-| `gcbc` | tells one chunk, the mean of what was done |
-| `hiql`, `saw` | tell one chunk, as a value of goals advises |
-| `susie` | imagines a subgoal, and acts towards its picture |
-| `cem` | searches for the chunk whose end looks most like the goal |
-| `flow`, `diffusion` | policies of ours that are shown the goal as further pictures |
+The methods are those of `act2goal_methods.py`.
 
 The first method is what all others are compared with, pair by pair; a method after practice is
 compared with itself before. What was done stays in `out`, and a run that was cut off goes on.
@@ -27,6 +14,7 @@ compared with itself before. What was done stays in `out`, and a run that was cu
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +22,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from robolearn.act2goal_methods import METHODS, PRACTICES
 from robolearn.config import check_same
 from robolearn.learn_options import AdaptConfig
 from robolearn.options import (
@@ -46,40 +35,8 @@ from robolearn.options import (
     worker_options,
 )
 from robolearn.pairs import beside, pooled
-from robolearn.policies.configs import DiffusionConfig, FlowConfig
-from robolearn.policies.goal_configs import GcbcConfig, HiqlConfig, SawConfig
-from robolearn.policies.latent_configs import Act2GoalConfig, CemConfig, SusieConfig
 from robolearn.results import EpisodeResult, Result, save_result
 
-METHODS: Final[dict[str, Any]] = {
-    "act2goal": Act2GoalConfig(),
-    "act2goal-no-hashing": Act2GoalConfig(spacing="none"),
-    "act2goal-uniform": Act2GoalConfig(spacing="uniform"),
-    "act2goal-printed": Act2GoalConfig(spacing="printed"),
-    "act2goal-no-imagination": Act2GoalConfig(first_stage=0.0, video_weight=0.0),
-    "act2goal-features-alone": Act2GoalConfig(sees="imagination"),
-    "act2goal-pictures-alone": Act2GoalConfig(sees="pictures"),
-    "flow": FlowConfig(goal="pictures"),
-    "diffusion": DiffusionConfig(goal="pictures"),
-    "gcbc": GcbcConfig(),
-    "hiql": HiqlConfig(),
-    "saw": SawConfig(),
-    "susie": SusieConfig(),
-    "cem": CemConfig(),
-}
-# How to practise: options of `robolearn adapt` that are not as usual.
-PRACTICES: Final[dict[str, dict[str, Any]]] = {
-    "practice": {},
-    "practice-own-goals": {"goal": ("own",)},
-    "practice-no-rehearsal": {"rehearsal": 0.0},
-    "practice-successes": {"learn_from": "successes"},
-    "practice-failures": {"learn_from": "failures"},
-    "practice-held-out": {"held_out": 0.1},
-    "practice-rank-4": {"rank": 4},
-    "practice-rank-64": {"rank": 64},
-    "practice-linear-layers": {"weights": "lora-linear"},
-    "practice-all-weights": {"weights": "full"},
-}
 WITHIN: Final = "in_distribution"
 BEYOND: Final = "out_of_distribution"
 BINS: Final = 3  # of the distance to the goal, with as many episodes each
@@ -140,11 +97,14 @@ def bench(config: BenchAct2GoalConfig) -> Row:
         ValueError, OSError: unusable options or folders; what was finished is kept.
     """
     check_same(config, config.out, SETTINGS, FREE)
+    compared = {task: Compared(config, task) for task in config.tasks}
+    for one, name in product(compared.values(), config.practices if config.practising else ()):
+        one.practice(config.out, name, config.seeds[0])  # refused now, and not after hours
     tasks: dict[str, Row] = {}
     figures: Row = {"tasks": tasks}
     for task in config.tasks:
         tasks[task] = {}
-        for name, row in Compared(config, task).rows():
+        for name, row in compared[task].rows():
             tasks[task][name] = row
             figures["mean"] = _over_tasks(list(tasks.values()))
             save_result(config.results, "act2goal", config, figures)
@@ -160,12 +120,14 @@ class Played:
         beyond: episodes unlike them.
         plan_ms: of a decision, the median.
         training_seconds: that led to the policy, without practice.
+        seeds: of training; the episodes of one are together.
     """
 
     within: list[EpisodeResult]
     beyond: list[EpisodeResult]
     plan_ms: float
     training_seconds: float | None
+    seeds: int
 
 
 class Compared:
@@ -236,6 +198,15 @@ class Compared:
         """The rounds of a run's practice: minutes, success there and on what it was trained for."""
         from robolearn.adapt import adapt
 
+        rounds = adapt(self.practice(run, practice, seed))["rounds"]
+        return [{key: row[key] for key in ("minutes", "practised", "original")} for row in rounds]
+
+    def practice(self, run: Path, practice: str, seed: int) -> AdaptConfig:
+        """How a run practises.
+
+        Raises:
+            ValueError: with unusable options.
+        """
         config = self.config
         settings = AdaptConfig(
             policy=run,
@@ -248,15 +219,14 @@ class Compared:
             seed=3_000_000 + 100_000 * seed,
             **worker_options(config),
         )
-        rounds = adapt(replace(settings, **PRACTICES[practice]))["rounds"]
-        return [{key: row[key] for key in ("minutes", "practised", "original")} for row in rounds]
+        return replace(settings, **PRACTICES[practice])
 
     def _played(self, runs: Mapping[int, Path]) -> Played:
         within = [self._evaluated(run, "train") for run in runs.values()]
         beyond = [self._evaluated(run, self.split) for run in runs.values()]
         latency = float(np.mean([result["latency_ms"]["p50"] for result in within]))
         trained = within[0]["training_seconds"]
-        return Played(_episodes(within), _episodes(beyond), latency, trained)
+        return Played(_episodes(within), _episodes(beyond), latency, trained, len(runs))
 
     def _evaluated(self, run: Path, split: str) -> Result:
         from robolearn.evaluate import evaluated
@@ -269,6 +239,7 @@ class Compared:
             split=split,
             episodes=config.episodes,
             replan_every=config.replan_every,
+            keep_trying=True,  # not all methods can tell what is beyond their reach
             videos=0,
             **worker_options(config),
         )
@@ -306,7 +277,18 @@ def _row(played: Played, first: Played) -> Row:
         WITHIN: beside(_wins(played.within), _wins(first.within)),
         BEYOND: beside(_wins(played.beyond), _wins(first.beyond)),
         "by_distance": _by_distance(played.within),
+        "no_plan": {WITHIN: _no_plan(played.within), BEYOND: _no_plan(played.beyond)},
+        "by_seed": {
+            part: [float(np.mean(wins)) for wins in np.array_split(_wins(episodes), played.seeds)]
+            for part, episodes in ((WITHIN, played.within), (BEYOND, played.beyond))
+        },
     }
+
+
+def _no_plan(episodes: Sequence[EpisodeResult]) -> float:
+    """Share of the episodes for whose goals no plan was found at first; the arm tried anyway."""
+    found = [episode.get("notes", {}).get("plan_found", 1.0) for episode in episodes]
+    return float(np.mean(np.array(found) == 0.0))
 
 
 def _by_distance(episodes: Sequence[EpisodeResult]) -> list[Row]:

@@ -43,6 +43,7 @@ def film(config: EvalConfig, job: Job, episodes: list[EpisodeResult], out: Path)
     env = make_vector(config.env, 1, job.wrap, **job.env_options, render_mode="rgb_array")
     with one_thread(), closing(env):
         actor = job.actor(env)
+        _draw_everything(env)
         for episode in track(wanted, "filming", console=Console(stderr=True)):
             video = f"videos/{episode['seed']:07d}.mp4"
             played = _film_episode(env, actor, episode, out / video, job.reset_options)
@@ -52,6 +53,14 @@ def film(config: EvalConfig, job: Job, episodes: list[EpisodeResult], out: Path)
             strip = f"videos/{episode['seed']:07d}.png"
             if isinstance(actor, PolicyAgent) and write_strip(actor.policy, played, out / strip):
                 episode["strip"] = strip
+
+
+def _draw_everything(env: gymnasium.vector.SyncVectorEnv) -> None:
+    """A strip shows what was seen between decisions, too, which an evaluation does not draw."""
+    for one in env.envs:
+        inner: Any = one.unwrapped
+        if hasattr(inner, "draw_every"):
+            inner.draw_every = 1
 
 
 def _film_episode(

@@ -15,6 +15,7 @@ show neither `demonstration` nor `scene`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -118,6 +119,12 @@ class Demonstration:
             observation, _, reached, over, _ = self._env.step(next(script))
             steps, ended = steps + 1, reached or over
         return Goal(_copied(observation["pixels"]), steps=steps), bool(reached)
+
+
+def demonstrates(env_id: str) -> bool:
+    """Whether an environment has an expert that can demonstrate goals."""
+    with closing(make_env(env_id)) as env:
+        return hasattr(env.unwrapped, "expert")
 
 
 def goal_wrap(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from robolearn.episodes import DatasetError
 from robolearn.policies.configs import HindsightConfig
 from robolearn.policies.hashing import Hashing
 from robolearn.windows import Windows
@@ -27,6 +28,9 @@ class Hindsight:
         hashing: for what lies between, if that is wanted.
         latents: windows of the same frames with "features", which are what is wanted of them.
         waypoints: what else is wanted to be seen on the way, by name: steps ahead.
+
+    Raises:
+        DatasetError: no episode has two frames.
     """
 
     def __init__(
@@ -40,6 +44,10 @@ class Hindsight:
         self._windows, self._config, self._waypoints = windows, config, waypoints
         self._hashing, self._latents = hashing, latents
         self._starts = np.flatnonzero(windows.remaining(np.arange(len(windows))))
+        if not len(self._starts):
+            raise DatasetError(
+                "no episode has a later frame that could be a goal; record longer ones"
+            )
 
     def __len__(self) -> int:
         """The number of windows; the last frame of an episode has no goal but itself."""

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from robolearn.episodes import DatasetError
 from robolearn.hindsight import Hindsight
 from robolearn.windows import Windows
 
@@ -16,12 +17,19 @@ class Transitions:
         latents: of the same frames, one step each, with "features" in place of pictures.
         part: steps from one observation to the next; divides H.
         horizon: H.
+
+    Raises:
+        DatasetError: no episode is longer than a chunk.
     """
 
     def __init__(self, windows: Hindsight, latents: Windows, part: int, horizon: int) -> None:
         self._windows, self._latents = windows, latents
         self._steps, self._seen = np.arange(horizon), np.arange(0, horizon + 1, part)
         self._starts = np.flatnonzero(latents.remaining(np.arange(len(latents))) >= horizon)
+        if not len(self._starts):
+            raise DatasetError(
+                f"no episode goes on for more than {horizon} steps; record longer ones"
+            )
 
     def __len__(self) -> int:
         """The number of windows, also of those that reach beyond their episode."""

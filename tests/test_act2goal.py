@@ -14,6 +14,7 @@ from robolearn.episodes import DatasetError, EpisodeWriter
 from robolearn.evaluate import evaluate, unplanned
 from robolearn.policies.act2goal import Act2GoalPolicy
 from robolearn.policies.base import Overlap, as_tensors
+from robolearn.policies.configs import HindsightConfig
 from robolearn.policies.flow import FlowPolicy
 from robolearn.policies.latent_configs import Act2GoalConfig
 from robolearn.report import write_report
@@ -319,6 +320,7 @@ def test_a_sentence_says_for_how_many_goals_there_was_no_plan():
         ({"history": 2}, "history"),
         ({"first_stage": 1.5}, "first_stage"),
         ({"limit": 0.5}, "limit"),
+        ({"hindsight": HindsightConfig(furthest=19)}, "need at least 20"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(changes, word):

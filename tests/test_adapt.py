@@ -10,6 +10,7 @@ import pytest
 import torch
 import toy
 from cutting import cut_off_at
+from PIL import Image
 
 from robolearn import adapt as module
 from robolearn import checkpoint, held_out
@@ -34,6 +35,7 @@ def base(tmp_path_factory, toy_data):
 
 def config(base, out, **changes):
     small = {"episodes": 4, "steps": 6, "updates": 3, "batch_size": 8, "rank": 2, "evaluate": 2}
+    small |= {"learning_rate": 3e-3}  # so that changes stand out from the rounding of weights
     small |= {"replan_every": 2, "rounds": 2, "revisit": 0.5, "workers": 0}
     return AdaptConfig(policy=base, out=out, **{**small, **changes})
 
@@ -65,15 +67,58 @@ def test_rounds_practise_learn_and_evaluate(base, whole):
     assert changed(weights(out / "checkpoints/0000001"), weights(out))
 
 
-def test_only_linear_weights_change_and_by_no_more_than_the_rank(base, whole):
+def test_only_weights_of_layers_change_and_by_no_more_than_the_rank(base, whole):
     before, after = weights(base), weights(whole[0])
     policy = checkpoint.load_policy(base)
-    linear = {n for n, part in policy.named_modules() if isinstance(part, torch.nn.Linear)}
+    kinds = (torch.nn.Linear, torch.nn.Conv2d)
+    layers = {n for n, part in policy.named_modules() if isinstance(part, kinds)}
     found = changed(before, after)
-    assert found <= {f"{name}.weight" for name in linear}
+    assert found <= {f"{name}.weight" for name in layers if "autoencoder" not in name}
     assert len(found) > 20
-    ranks = [torch.linalg.matrix_rank(after[n] - before[n], rtol=1e-3).item() for n in found]
-    assert max(ranks) <= 2
+    assert any(before[name].dim() == 4 for name in found)
+    apart = [(after[name] - before[name]).flatten(1) for name in found]
+    assert max(torch.linalg.matrix_rank(x, rtol=1e-3).item() for x in apart) <= 2
+
+
+def test_linear_layers_alone_learn_if_told_so(base, tmp_path):
+    run = Adaptation(config(base, tmp_path / "out", weights="lora-linear"))
+    run.collect(1)
+    run.learn(1)
+    after = weights(tmp_path / "out")
+    found = changed(weights(base), after)
+    assert found
+    assert all(after[name].dim() == 2 for name in found)
+
+
+def test_practice_lasts_as_long_as_told_and_tries_what_seems_beyond_reach(base, tmp_path):
+    lost = tmp_path / "lost"
+    acting = checkpoint.load_policy(base)
+    with torch.no_grad():
+        acting.backbone.distance.mlp[-1].bias.add_(50.0)
+    acting.save(lost)
+    longer = 30  # the toy's own limit is 24
+    run = Adaptation(config(lost, tmp_path / "out", steps=longer, data=None, rehearsal=0.0))
+    run.collect(1)
+    rollouts = EpisodeDataset(run.rollouts(1))
+    assert rollouts.episodes.length.tolist() == [longer] * 4
+    assert np.ptp(rollouts.columns["action"], 0).max() > 0.01
+    for settings in run._evaluations(1):
+        assert settings.keep_trying
+
+
+def test_without_an_expert_evaluations_show_the_pictures_that_were_given(
+    base, tmp_path, monkeypatch
+):
+    monkeypatch.delattr(toy.Toy, "expert")
+    with pytest.raises(ValueError, match="no expert to demonstrate; give a --goal FILE"):
+        Adaptation(config(base, tmp_path / "own", goal=("own",)))
+    assert not (tmp_path / "own" / "adapt.json").exists()
+    files = []
+    for name, size in toy.CAMERAS.items():
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(tmp_path / f"{name}.png")
+        files.append(f"{name}={tmp_path / name}.png")
+    run = Adaptation(config(base, tmp_path / "files", goal=tuple(files)))
+    assert {settings.goal for settings in run._evaluations(0)} == {tuple(files)}
 
 
 def test_gradients_reach_adapters_alone(base, tmp_path, whole, monkeypatch):
@@ -119,16 +164,20 @@ def test_demonstrations_are_rehearsed_as_often_as_told(base, tmp_path, monkeypat
     loss = Act2GoalPolicy.loss
 
     def noted(policy, batch, rng):
-        seen.append(batch["instruction"])
+        seen.append(batch["agent_pos"].numpy())
         return loss(policy, batch, rng)
 
     monkeypatch.setattr(Act2GoalPolicy, "loss", noted)
     run = Adaptation(config(base, tmp_path / "out", rehearsal=0.5))
     run.collect(1)
-    told = set(EpisodeDataset(run.rollouts(1)).episodes.instruction)
     run.learn(1)
-    assert all(len(batch) == 8 for batch in seen)
-    assert all(set(batch[:4]) <= told for batch in seen)
+    practised = EpisodeDataset(run.rollouts(1)).columns["agent_pos"]
+    known = run.demonstrations.columns["agent_pos"]
+    assert seen
+    for batch in seen:
+        assert len(batch) == 8
+        for half, dataset in ((batch[:4], practised), (batch[4:], known)):
+            assert all((dataset == row).all(1).any() for row in half)
 
 
 def as_if(run, number, nearest):

@@ -133,21 +133,34 @@ def test_every_slot_is_decided_with_its_own_view_words_and_queue():
 
 def test_without_a_plan_an_arm_that_sags_is_not_led_downhill():
     class Lost(Scripted):
-        """Finds a plan at its first decision only."""
+        """Finds a plan at its first decision only, and moves little."""
+
+        def sample(self, context, n, noise):
+            chunks = super().sample(context, n, noise)
+            return Chunks(chunks.actions / 10.0, chunks.features)
 
         def notes(self, context):
             return {"plan_found": torch.tensor([float(len(self.encoded) == 1)])}
 
     agent = PolicyAgent(Lost(), replan_every=2)
     agent.reset(0, 1, "go")
-    assert first_joint(agent, 7) == [0, 1, 1, 1, 1, 1, 1]
+    assert first_joint(agent, 7) == pytest.approx([0.0, *[0.1] * 6])
     assert agent.notes(0)["plan_found"] == [1.0, 0.0, 0.0, 0.0]
     agent.reset(0, 2, "go")  # nothing has been told yet in this episode
     assert first_joint(agent, 3) == [0.0, 0.0, 0.0]
     trying = PolicyAgent(Lost(), replan_every=2, keep_trying=True)
     trying.reset(0, 1, "go")
-    assert first_joint(trying, 4) == [0, 1, 100, 101]
+    assert first_joint(trying, 4) == pytest.approx([0.0, 0.1, 10.0, 10.1])
     assert trying.notes(0)["plan_found"] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(("told", "still"), [(None, 0.0), (0.1, 0.1), (-0.1, -0.1), (0.4, 0.0)])
+def test_an_arm_that_somebody_has_moved_does_not_go_back(told, still):
+    agent = PolicyAgent(Scripted())
+    agent.reset(0, 1, "go")
+    slot = agent._slots[0]
+    slot.told = None if told is None else np.array([0.0, told])
+    assert slot.still(np.zeros(2)).tolist() == [0.0, still]
 
 
 def test_a_slot_without_an_episode_holds_still():

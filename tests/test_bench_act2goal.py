@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from robolearn import bench_act2goal
+from robolearn.act2goal_methods import PRACTICES
 from robolearn.act2goal_tables import act2goal_table, distance_table, practice_table
-from robolearn.bench_act2goal import PRACTICES, BenchAct2GoalConfig
+from robolearn.bench_act2goal import BenchAct2GoalConfig
 from robolearn.learn_options import AdaptConfig
 from robolearn.policies.configs import FlowConfig, SmallConfig
 from robolearn.policies.latent_configs import Act2GoalConfig
@@ -50,6 +51,9 @@ def test_all_methods_see_the_same_episodes_within_and_beyond(small, monkeypatch)
     for row in rows.values():
         assert row["n"] == 3
         assert row["plan_ms"] > 0
+        for part in ("in_distribution", "out_of_distribution"):
+            assert row["by_seed"][part] == [row[part]["success"]]
+            assert 0.0 <= row["no_plan"][part] <= 1.0
         # Sorted by what the expert needed, which is the same for all of them.
         bins = row["by_distance"]
         assert [part["n"] for part in bins] == [1, 1, 1]
@@ -97,6 +101,12 @@ def test_every_way_of_practice_is_options_of_adapt(tmp_path):
     assert practices["practice-successes"].learn_from == "successes"
     assert practices["practice-failures"].learn_from == "failures"
     assert len({str(practice) for practice in practices.values()}) == len(PRACTICES)
+
+
+def test_practice_that_cannot_be_is_refused_before_anything_is_done(small):
+    with pytest.raises(ValueError, match="--minutes is 0"):
+        bench_act2goal.bench(replace(small, minutes=0.0))
+    assert not (small.out / "Reach").exists()
 
 
 def test_bad_options_are_named(small):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from robolearn.episodes import DatasetError
 from robolearn.hindsight import Hindsight
 from robolearn.policies.configs import HindsightConfig
 from robolearn.policies.hashing import Hashing
@@ -111,3 +112,10 @@ def test_light_changes_otherwise_in_observation_and_goal():
 def test_settings_that_draw_no_goal_are_refused(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         HindsightConfig(**changes)
+
+
+def test_episodes_of_one_frame_have_no_goal():
+    columns = {"agent_pos": np.zeros((2, 1)), "action": np.zeros((2, 1))}
+    single = Windows(4, [1, 1], ["go"] * 2, columns, {})
+    with pytest.raises(DatasetError, match="no episode has a later frame"):
+        Hindsight(single, HindsightConfig())

@@ -73,7 +73,7 @@ def test_merging_adds_the_product_of_both_factors(adapted):
 
 def test_convolutions_that_learn_are_adapted_and_the_autoencoder_is_not():
     acting = policy()
-    learning = everything(acting, 2, 0)
+    learning = everything(acting, 2, 0, acting.fixed)
     beside = {name.partition(".lora_")[0] for name in learning}
     convolutions = {name for name in beside if isinstance(policy().get_submodule(name), nn.Conv2d)}
     assert any(name.startswith("backbone.world.eye") for name in convolutions)

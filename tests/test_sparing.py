@@ -9,10 +9,11 @@ import pytest
 import toy
 from observing import assert_same
 
+from robolearn import filming
 from robolearn.agent import PolicyAgent, open_agent
 from robolearn.contract import SO101
 from robolearn.envs.render import Renderer
-from robolearn.evaluate import job_of, open_sparing
+from robolearn.evaluate import evaluate, job_of, open_sparing
 from robolearn.options import EvalConfig
 from robolearn.registry import make_env
 from robolearn.workers import whole
@@ -85,6 +86,19 @@ def test_an_evaluation_draws_what_the_policy_looks_at_and_nothing_else_changes(r
     np.testing.assert_array_equal(episodes[0].progress, episodes[1].progress)
     assert job_of(config).actor.func is open_sparing
     assert job_of(replace(config, variations={"camera": 1})).actor.func is open_agent
+
+
+def test_a_film_is_of_every_frame_though_the_episode_was_played_sparingly(
+    run, tmp_path, monkeypatch
+):
+    kept = []
+    monkeypatch.setattr(filming, "write_strip", lambda policy, played, path: kept.append(played))
+    options = {"policy": str(run), "out": tmp_path / "out", "videos": 1, "workers": 0}
+    evaluate(EvalConfig(**options, env="robolearn/Reach-v0", replan_every=4, episodes=1))
+    (played,) = kept
+    frames = played.observations["pixels/top"].astype(float)
+    changes = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
+    assert (changes > 0.0).mean() > 0.4  # and not at every fourth step alone
 
 
 def test_who_averages_decides_ahead_or_remembers_looks_at_every_step():

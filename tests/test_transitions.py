@@ -1,8 +1,10 @@
 """Transitions: what was seen after each part of a chunk."""
 
 import numpy as np
+import pytest
 from test_hindsight import EPISODE, hindsight, windows
 
+from robolearn.episodes import DatasetError
 from robolearn.transitions import Transitions
 
 HORIZON, PART = 4, 2  # steps of test_hindsight's chunks
@@ -42,3 +44,8 @@ def test_whoever_asks_for_a_window_gets_pictures_and_a_goal_too():
     batch = transitions().get(np.array([0, 28]))
     assert visited(batch).tolist() == [[0, 2, 4], [28, 29, 29]]  # the last one is repeated
     assert {"pixels", "goal_pixels", "steps", "mask", "instruction"} <= {*batch}
+
+
+def test_episodes_that_are_all_too_short_say_so():
+    with pytest.raises(DatasetError, match="no episode goes on for more than 40 steps"):
+        Transitions(hindsight(), windows("features"), PART, 40)
