@@ -39,7 +39,6 @@ from robolearn.policies.base import (
     Context,
     Generators,
     Info,
-    Normaliser,
     Overlap,
 )
 from robolearn.policies.chunks import beside_goal, with_goals
@@ -50,6 +49,7 @@ from robolearn.policies.frozen import Frozen, check_models
 from robolearn.policies.heads import Prefix
 from robolearn.policies.latent_configs import Act2GoalConfig
 from robolearn.policies.latents import Latents
+from robolearn.policies.normaliser import Normaliser
 from robolearn.policies.planning import Outlook, planned
 from robolearn.policies.temporal_distance import TemporalDistance
 from robolearn.policies.video_model import VideoModel

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from robolearn.config import from_json, to_json
-from robolearn.policies.base import Normaliser, TrainablePolicy
+from robolearn.policies.base import TrainablePolicy
+from robolearn.policies.normaliser import Normaliser
 
 if TYPE_CHECKING:
     from robolearn.dataset import EpisodeDataset

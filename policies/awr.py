@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robolearn.policies.advantage import effective_share, weights_of
-from robolearn.policies.base import Normaliser, TrainablePolicy
+from robolearn.policies.base import TrainablePolicy
 from robolearn.policies.critic import Critic
 from robolearn.policies.fitting import minimise
 from robolearn.policies.improver import Judge, Judgement, held_out, in_batches, rank_correlation
 from robolearn.policies.improver_configs import AwrConfig, ValueConfig
+from robolearn.policies.normaliser import Normaliser
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:

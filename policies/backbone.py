@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robolearn.policies.base import Normaliser
 from robolearn.policies.configs import BackboneConfig
 from robolearn.policies.frozen import Frozen, check_models
 from robolearn.policies.language import Language
+from robolearn.policies.normaliser import Normaliser
 from robolearn.policies.readout import TOKENS
 
 if TYPE_CHECKING:

@@ -22,10 +22,11 @@ from torch.nn import functional
 
 from robolearn.checkpoint import CheckpointError, digest
 from robolearn.config import from_json
-from robolearn.policies.base import Chunks, Context, Generators, Normaliser, Policy
+from robolearn.policies.base import Chunks, Context, Generators, Policy
 from robolearn.policies.fitted import Fitted
 from robolearn.policies.heads import CrossAttention, TransformerLayer, feed_forward
 from robolearn.policies.improver_configs import CriticConfig
+from robolearn.policies.normaliser import Normaliser
 from robolearn.policies.residual import residual_mlp
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robolearn.policies.backbone import two_layers
-from robolearn.policies.base import Normaliser
 from robolearn.policies.latent_configs import CemConfig
+from robolearn.policies.normaliser import Normaliser
 from robolearn.policies.world_model import PLACE, Block
 
 

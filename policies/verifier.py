@@ -22,11 +22,11 @@ from robolearn.policies.base import (
     Chunks,
     Context,
     Generators,
-    Normaliser,
     Policy,
     as_tensors,
 )
 from robolearn.policies.fitted import Fitted, Taught
+from robolearn.policies.normaliser import Normaliser
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:

@@ -99,9 +99,10 @@ def _pictures(
         seen = {name: message.get(f"observation/{name}") for name in policy.cameras}
     kinds = {"pixels": seen}
     if policy.goals:
-        kinds[GOAL_KEY] = message.get(GOAL_KEY)
-        if not isinstance(kinds[GOAL_KEY], Mapping):
+        goal = message.get(GOAL_KEY)
+        if not isinstance(goal, Mapping):
             raise WireError(f"this policy is shown its goal: give pictures by camera as {GOAL_KEY}")
+        kinds[GOAL_KEY] = goal
     return {
         kind: {
             name: _picture(pictures.get(name), (*past, *size), name)

@@ -13,10 +13,10 @@ from gymnasium import spaces
 from robolearn.checkpoint import CheckpointError, load_policy
 from robolearn.contract import SO101, observation_space
 from robolearn.dataset import EpisodeDataset
-from robolearn.policies.base import Normaliser
 from robolearn.policies.configs import FlowConfig
 from robolearn.policies.flow import FlowPolicy
 from robolearn.policies.language import vocabulary_of, words
+from robolearn.policies.normaliser import Normaliser
 from robolearn.seeding import stream
 
 GOLDEN = Path(__file__).parent / "golden"
