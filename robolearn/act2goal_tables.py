@@ -1,4 +1,4 @@
-"""The tables of policies that are shown their goal, made of act2goal.json; see `docs.py`."""
+"""The tables of policies that are shown their goal, of what bench-act2goal wrote; see `docs.py`."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -53,8 +53,20 @@ def practice_table(results: Results) -> Rows:
     return _or_unmeasured(rows)
 
 
-def _of(results: Results) -> tuple[dict[str, Result], dict[str, Any]]:
-    found = results.get("act2goal", {})
+def scene_table(results: Results) -> Rows:
+    """Success of every method, before and after practice, in known scenes and in novel ones."""
+    tasks, _ = _of(results, "act2goal-novel-scene")
+    rows = [["task", "method", "known scenes", "novel scenes", "minutes of practice"]]
+    for task, methods in tasks.items():
+        for name, row in methods.items():
+            shown = [success(row[part]) for part in ("in_distribution", "out_of_distribution")]
+            minutes = f"{row['minutes']:.1f}" if "minutes" in row else ""
+            rows.append([task, f"`{name}`", *shown, minutes])
+    return _or_unmeasured(rows)
+
+
+def _of(results: Results, name: str = "act2goal") -> tuple[dict[str, Result], dict[str, Any]]:
+    found = results.get(name, {})
     return found.get("tasks", {}), found.get("mean", {})
 
 
@@ -70,4 +82,5 @@ TABLES: Final[dict[str, Callable[[Results], Rows]]] = {
     "act2goal": act2goal_table,
     "act2goal-distance": distance_table,
     "act2goal-practice": practice_table,
+    "act2goal-scene": scene_table,
 }

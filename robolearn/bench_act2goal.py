@@ -58,7 +58,8 @@ class BenchAct2GoalConfig(WorkerOptions):
     practices: tuple[str, ...] = ("practice",)  # in these ways
     split: str = ""  # beyond what is known; "": the first of the task's that is not for training
     seeds: tuple[int, ...] = (0,)  # of training and practice
-    results: Path = Path("docs/results")  # where the summary, act2goal.json, goes
+    # Where the summary goes: act2goal.json, or with --split act2goal-SPLIT.json
+    results: Path = Path("docs/results")
     out: Path = Path("runs/bench-act2goal")  # data, runs and evaluations
     demonstrations: int = 400  # of each task
     steps: int = 3000  # of training
@@ -67,6 +68,11 @@ class BenchAct2GoalConfig(WorkerOptions):
     evaluate: int = 25  # episodes of an evaluation after each round of practice
     episodes: int = 200  # of all other evaluations
     replan_every: int = 8  # steps of a chunk that are executed before looking again
+
+    @property
+    def name(self) -> str:
+        """Of the summary."""
+        return "-".join(["act2goal", *filter(None, [self.split.replace("_", "-")])])
 
     def __post_init__(self) -> None:
         """Refuses what measures nothing.
@@ -91,7 +97,7 @@ def _check_names(option: str, names: Iterable[str], known: Iterable[str]) -> Non
 
 
 def bench(config: BenchAct2GoalConfig) -> Row:
-    """Runs what is missing, writes `<results>/act2goal.json`, and returns its figures.
+    """Runs what is missing, writes the summary, and returns its figures.
 
     Raises:
         ValueError, OSError: unusable options or folders; what was finished is kept.
@@ -107,7 +113,7 @@ def bench(config: BenchAct2GoalConfig) -> Row:
         for name, row in compared[task].rows():
             tasks[task][name] = row
             figures["mean"] = _over_tasks(list(tasks.values()))
-            save_result(config.results, "act2goal", config, figures)
+            save_result(config.results, config.name, config, figures)
     return figures
 
 
@@ -323,7 +329,7 @@ def main(config: BenchAct2GoalConfig) -> int:
         cells = [_both(row[name]) for row in figures["tasks"].values()]
         table.add_row(name, *cells, _both(mean), f"{mean[WITHIN]['gain_points']:+.1f}")
     Console().print(table)
-    print(f"{config.results / 'act2goal.json'} holds everything")
+    print(f"{config.results / config.name}.json holds everything")
     return 0
 
 

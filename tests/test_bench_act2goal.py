@@ -7,7 +7,12 @@ import pytest
 
 from robolearn import bench_act2goal
 from robolearn.act2goal_methods import PRACTICES
-from robolearn.act2goal_tables import act2goal_table, distance_table, practice_table
+from robolearn.act2goal_tables import (
+    act2goal_table,
+    distance_table,
+    practice_table,
+    scene_table,
+)
 from robolearn.bench_act2goal import BenchAct2GoalConfig
 from robolearn.learn_options import AdaptConfig
 from robolearn.policies.configs import FlowConfig, SmallConfig
@@ -90,8 +95,16 @@ def test_tables_are_made_of_the_result_file(small):
     (practised,) = practice_table(results)[1:]
     assert practised[:2] == ["Reach", "`flow+practice`"]
     assert practised[-1].endswith(" points")
-    for table in (act2goal_table, distance_table, practice_table):
+    novel = {"act2goal-novel-scene": results["act2goal"]}
+    assert [row[1] for row in scene_table(novel)[1:]] == ["`act2goal`", "`flow`", "`flow+practice`"]
+    assert [row[-1] for row in scene_table(novel)[1:]] == ["", "", practised[5]]
+    for table in (act2goal_table, distance_table, practice_table, scene_table):
         assert table({})[1][0] == "not measured yet"
+
+
+def test_a_split_has_a_summary_of_its_own(small):
+    assert small.name == "act2goal"
+    assert replace(small, split="novel_scene").name == "act2goal-novel-scene"
 
 
 def test_every_way_of_practice_is_options_of_adapt(tmp_path):
