@@ -80,11 +80,13 @@ def _run(
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def train_lerobot(config: "BenchPoliciesConfig", kind: str, data: Path, run: Path) -> Training:
-    """Trains a policy of LeRobot's until the time is up; see `train_ours`."""
+def train_lerobot(
+    config: "BenchPoliciesConfig", kind: str, data: Path, run: Path, budget: float
+) -> Training:
+    """Trains a policy of LeRobot's for so many seconds; see `train_ours`."""
     from robolearn.bench_lerobot import BATCH_SIZE, SETTINGS, Learner  # noqa: PLC0415 (slow)
 
-    budget, threads = 60.0 * config.minutes, torch.get_num_threads()
+    threads = torch.get_num_threads()
     plain: Any = {"loader_workers": config.loader_workers, "seed": config.seed}
     learner = Learner(kind, data, config.env, budget, **plain)
     points = []

@@ -51,6 +51,7 @@ TARGET: Final = Fraction(4, 5)  # exact, so that 80 of 100 reach it
 PROBE_EPISODES: Final = 2  # whose decisions tell how many episodes there is time for
 FRAMES: Final = 32  # of the demonstrations, on which chunks are compared with what was done
 SETTINGS: Final = "bench-policies.json"
+TRAINING: Final = "training.json"  # of a policy's folder: how it was trained
 FREE: Final = ("policies", "results", *WORKERS, "loader_workers")  # change nothing that is in out
 POSITIVE: Final = (
     *("demonstrations", "minutes", "checkpoints", "batch_size", "episodes", "thinking"),
@@ -138,7 +139,7 @@ def _demonstrations(config: BenchPoliciesConfig) -> Path:
 def measure(config: BenchPoliciesConfig, name: str, data: Path) -> Row:
     """One policy: trains it, evaluates its checkpoints, looks at the last one."""
     folder = config.out / name
-    training = _once(folder / "training.json", lambda: _train(config, name, data, folder))
+    training = _once(folder / TRAINING, lambda: _train(config, name, data, folder))
     points = training["checkpoints"]
     results = [
         _evaluate(config, name, point["policy"], folder / f"eval-{k}")
@@ -178,7 +179,18 @@ def _train(config: BenchPoliciesConfig, name: str, data: Path, folder: Path) -> 
 
     if name in OURS:
         return train_ours(config, OURS[name], data, folder)
-    return train_lerobot(config, LEROBOT[name], data, folder)
+    return train_lerobot(config, LEROBOT[name], data, folder, _budget(config))
+
+
+def _budget(config: BenchPoliciesConfig) -> float:
+    """Seconds for LeRobot's, which stop by the clock.
+
+    Ours take as many steps as a probe promised to fit; a machine that got busier took longer over
+    them, and then LeRobot's train for as long.
+    """
+    files = [config.out / name / TRAINING for name in config.policies if name in OURS]
+    taken = [json.loads(f.read_text())["checkpoints"][-1]["seconds"] for f in files if f.exists()]
+    return max([60.0 * config.minutes, *taken])
 
 
 def _evaluate(config: BenchPoliciesConfig, name: str, where: str, out: Path) -> Result:

@@ -82,13 +82,15 @@ def test_all_policies_train_as_long_and_play_the_same_seeds(tmp_path, monkeypatc
     written = json.loads((config.results / "policies.json").read_text())
     assert written["policies"] == rows
     assert list(rows) == list(config.policies)
+    longest = max(0.6, *(rows[name]["seconds"] for name in OURS))
     for name, row in rows.items():
         assert (row["n"], row["seeds"]) == (1, [0, 0])
         assert 0 <= row["success_low"] <= row["success"] <= row["success_high"] <= 1
         assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p99"]
         assert row["samples"] == row["steps"] * row["batch_size"]
         assert row["samples_per_s"] == row["samples"] / row["seconds"]
-        assert row["seconds"] >= 0.6 or name in OURS  # which end by a step, not by a clock
+        # Ours end by a step; theirs by a clock, after what was promised and no sooner than ours.
+        assert row["seconds"] >= longest or name in OURS
         assert row["parameters"] > 1000
         assert row["open_loop_error"] > 0
         assert row["replan_every"] == (8 if name == "lerobot-diffusion" else 4)
