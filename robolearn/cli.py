@@ -20,7 +20,7 @@ METHODS: Final = {
     "train": {
         "flow": (*_TRAIN, "policies.configs:FlowConfig"),
         "diffusion": (*_TRAIN, "policies.configs:DiffusionConfig"),
-        "act2goal": (*_TRAIN, "policies.configs:Act2GoalConfig"),
+        "act2goal": (*_TRAIN, "policies.latent_configs:Act2GoalConfig"),
         "susie": (*_TRAIN, "policies.latent_configs:SusieConfig"),
         "cem": (*_TRAIN, "policies.latent_configs:CemConfig"),
         "gcbc": (*_TRAIN, "policies.goal_configs:GcbcConfig"),
