@@ -9,7 +9,7 @@ Universal Manipulation Interface, Chi et al. 2024).
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -215,7 +215,8 @@ class PolicyAgent:
             slot.notes.setdefault(name, []).append(value)
         if not self._keep_trying and not notes.get("plan_found", 1.0):
             now = np.atleast_2d(observation["agent_pos"][0])[-1]
-            chunk = np.broadcast_to(slot.still(now), chunk.shape).copy()
+            grippers = self.policy.arm.get("grippers", ())
+            chunk = np.broadcast_to(slot.still(now, grippers), chunk.shape).copy()
         slot.seconds.append(time.perf_counter() - begin)
         return chunk
 
@@ -239,13 +240,14 @@ class _Slot:
             self._past.popleft()
         return stacked(self._past, axis=1)
 
-    def still(self, now: np.ndarray) -> np.ndarray:
+    def still(self, now: np.ndarray, grippers: Sequence[int]) -> np.ndarray:
         """The target (J,) of an arm at `now` (J,) that shall stay where it is.
 
         That is its last one: measured positions would lead an arm that sags down. An arm that is
-        far from it was moved by somebody else, and would go back there.
+        far from it was moved by somebody else, and would go back there. A gripper is far from it
+        because it holds something, which it shall not let go.
         """
-        if self.told is None or np.abs(self.told - now).max() > SAG:
+        if self.told is None or np.abs(np.delete(self.told - now, list(grippers))).max() > SAG:
             return now
         return self.told
 

@@ -160,7 +160,15 @@ def test_an_arm_that_somebody_has_moved_does_not_go_back(told, still):
     agent.reset(0, 1, "go")
     slot = agent._slots[0]
     slot.told = None if told is None else np.array([0.0, told])
-    assert slot.still(np.zeros(2)).tolist() == [0.0, still]
+    assert slot.still(np.zeros(2), ()).tolist() == [0.0, still]
+
+
+def test_a_gripper_that_holds_something_does_not_let_go():
+    agent = PolicyAgent(Scripted())
+    agent.reset(0, 1, "go")
+    slot = agent._slots[0]
+    slot.told = np.array([0.1, -0.5])  # it closes upon what is as wide as 0
+    assert slot.still(np.zeros(2), [1]).tolist() == [0.1, -0.5]
 
 
 def test_a_slot_without_an_episode_holds_still():
