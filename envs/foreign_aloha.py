@@ -8,14 +8,14 @@ import gymnasium
 import numpy as np
 
 from robolearn.envs.foreign_aloha_script import actions, hand_over, insert
-from robolearn.envs.foreign_doors import MujocoDoor, Told
+from robolearn.envs.foreign_doors import MujocoDoor, Scripted, Told
 
 UNSTABLE: Final = "physics_unstable"  # the fault code of robolearn's own tasks
 SIDES: Final = ("left", "right")
 VIPER_X: Final = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
 
 
-class Aloha(MujocoDoor):
+class Aloha(Scripted, MujocoDoor):
     """gym-aloha. Actions are joint targets of two arms, rad; grippers from 0 closed to 1 open."""
 
     cameras = ("top",)
@@ -66,18 +66,11 @@ class Aloha(MujocoDoor):
         """What belongs to this task."""
         return next(value for name, value in known.items() if name in self.name)
 
-    def begin(self, seed: int, instruction: str) -> str:
-        """See `Door`."""
-        self._script: Iterator[np.ndarray] | None = None
-        return super().begin(seed, instruction)
-
-    def expert(self) -> np.ndarray:
-        """What our script does next, (14,); it begins where the episode does."""
-        if self._script is None:
-            model, data = self.model_and_data()
-            things = self._told["environment_state"]
-            self._script = actions(model, data, self._of_this(self.scripts)(things))
-        return next(self._script).astype(np.float32)
+    def script(self) -> Iterator[np.ndarray]:
+        """See `Scripted`."""
+        model, data = self.model_and_data()
+        things = self._told["environment_state"]
+        return actions(model, data, self._of_this(self.scripts)(things))
 
     def numbers(self, info: Mapping[str, Any]) -> Told:
         """See `Door`; the state is that of what lies on the table."""

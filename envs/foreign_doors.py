@@ -5,7 +5,7 @@ also opens in virtual environments without robolearn (`foreign_worker.py`), so d
 but each other, gymnasium, numpy and their package. Units are the package's own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar, Final
 
@@ -191,6 +191,24 @@ class Door:
     def close(self) -> None:
         """Lets go of the environment."""
         self.env.close()
+
+
+class Scripted(Door):
+    """A door to a task for which there is a script of ours, begun anew in every episode."""
+
+    def script(self) -> Iterator[np.ndarray]:
+        """The actions (J,) of the episode that has just begun, without end."""
+        raise NotImplementedError
+
+    def begin(self, seed: int, instruction: str) -> str:
+        """See `Door`."""
+        self._script: Iterator[np.ndarray] | None = None
+        return super().begin(seed, instruction)
+
+    def expert(self) -> np.ndarray:
+        """What the script does next, (J,)."""
+        self._script = self._script or self.script()
+        return next(self._script).astype(np.float32)
 
 
 class MujocoDoor(Door):

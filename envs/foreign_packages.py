@@ -67,7 +67,7 @@ PACKAGES: Final = {
     ),
 }
 KINDS: Final = {
-    "gym_pusht/": Kind("pusht", "foreign_pusht:PushT", 300),
+    "gym_pusht/": Kind("pusht", "foreign_pusht:PushT", 300, scripted=True),
     "gym_aloha/": Kind("aloha", "foreign_aloha:Aloha", 300, scripted=True),
     "Fetch": Kind("robotics", "foreign_robotics:Fetch", 50),
     "FrankaKitchen": Kind("robotics", "foreign_robotics:Kitchen", 280),

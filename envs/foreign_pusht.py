@@ -1,16 +1,17 @@
-"""The door of gym-pusht."""
+"""The door of gym-pusht, with a script that solves it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from robolearn.envs.foreign_doors import Door, Told
+from robolearn.envs.foreign_doors import Scripted, Told
+from robolearn.envs.foreign_pusht_script import actions as pushes
 
 
-class PushT(Door):
+class PushT(Scripted):
     """gym-pusht. Actions are places of the pusher, in pixels of a field of 512 x 512."""
 
     actions, targets = ("x", "y"), (0, 1)
@@ -29,6 +30,10 @@ class PushT(Door):
     def task(self) -> str:
         """See `Door`."""
         return "push the T onto its outline"
+
+    def script(self) -> Iterator[np.ndarray]:
+        """See `Scripted`."""
+        return pushes(self.env.unwrapped)
 
     def numbers(self, info: Mapping[str, Any]) -> Told:
         """See `Door`."""

@@ -34,7 +34,7 @@ TASKS: Final[dict[str, tuple[str, ...]]] = {
     ),
 }
 # Height and width of the pictures, pixels: in 48 x 84 of ALOHA a cube is two pixels wide.
-PICTURES: Final = {"pusht": (48, 84), "aloha": (96, 128), "metaworld": (64, 64)}
+PICTURES: Final = {"pusht": (96, 96), "aloha": (96, 128), "metaworld": (64, 64)}
 SETTINGS: Final = "bench-foreign.json"
 FREE: Final = (*bench_policies.FREE, "tasks", "out")  # change nothing that is in out
 Row = dict[str, Any]
@@ -65,8 +65,8 @@ def bench(config: BenchForeignConfig) -> Row:
     """Runs what is missing, writes `<results>/PACKAGE.json`, and returns its figures.
 
     Raises:
-        ValueError, OSError: unusable options or folders, a package that is not installed, a task
-            without an expert; what was finished is kept.
+        ValueError, OSError: unusable options or folders, a package that is not installed; what was
+            finished is kept.
     """
     tasks = config.tasks or TASKS[config.package]
     _check(config, tasks)
@@ -84,7 +84,7 @@ def _check(config: BenchForeignConfig, tasks: tuple[str, ...]) -> None:
     """Refuses what would fail after the first task.
 
     Raises:
-        ValueError: tasks of another package, no demonstrations, a package that is not installed.
+        ValueError: tasks of another package, a recording of several, a package that is missing.
     """
     from robolearn.envs.foreign_packages import kind_of, python_for
 
@@ -94,10 +94,6 @@ def _check(config: BenchForeignConfig, tasks: tuple[str, ...]) -> None:
             raise ValueError(
                 f"{task} is no task of {config.package}; choose among "
                 f"{', '.join(TASKS[config.package])}"
-            )
-        if config.data is None and not kind.scripted:
-            raise ValueError(
-                f"{task} has no scripted expert; give a recording of it with --data FOLDER"
             )
     if config.data is not None and len(tasks) > 1:
         raise ValueError("--data is a recording of one task; name it with --tasks")

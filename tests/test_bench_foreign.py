@@ -71,7 +71,7 @@ def test_means_are_of_policies_that_all_tasks_have():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("pusht", "PushT-v0 has no scripted expert; give a recording of it with --data"),
+        ("pusht", "gym-pusht is missing: install the extra pusht"),
         ("metaworld --tasks FetchReach-v4", "FetchReach-v4 is no task of metaworld; choose among"),
         ("metaworld --data runs/none", "--data is a recording of one task; name it with --tasks"),
         ("metaworld --tasks metaworld/reach-v3", "metaworld is missing: install it with"),

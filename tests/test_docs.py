@@ -84,7 +84,7 @@ INSTEAD = {
     "robolearn bench-policies": "true",
     "robolearn bench-foreign metaworld": "true",
     "robolearn bench-foreign aloha": "true",
-    "robolearn bench-foreign pusht --data data/pusht": "true",
+    "robolearn bench-foreign pusht --demonstrations 200": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",
     "robolearn train --data data/cubes --out runs/cubes": "robolearn train --data data/cubes "

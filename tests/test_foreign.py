@@ -16,6 +16,7 @@ from robolearn.contract import ActionError, Info
 from robolearn.dataset import EpisodeDataset
 from robolearn.envs import foreign_packages
 from robolearn.envs.foreign_packages import PACKAGES, PREFIX, Package
+from robolearn.envs.foreign_pusht_script import FAR, QUICK, _length, _paced, _room, _turned
 from robolearn.envs.foreign_worker import Away, decode, encode
 from robolearn.options import RecordConfig
 from robolearn.record import record
@@ -201,15 +202,42 @@ def test_meta_worlds_script_demonstrates(tmp_path):
     assert setup["notes"]["versions"]["metaworld"]
 
 
-@pytest.mark.parametrize("task", ["AlohaTransferCube-v0", "AlohaInsertion-v0"])
-def test_our_scripts_solve_aloha(task, tmp_path):
-    if foreign_packages.state_of("aloha") == "missing":
-        pytest.skip(foreign_packages.how_to_install("aloha"))
-    env_id = f"foreign:gym_aloha/{task}"
+@pytest.mark.parametrize(
+    ("package", "name", "farthest"),
+    [
+        ("aloha", "gym_aloha/AlohaTransferCube-v0", 0.01),
+        ("aloha", "gym_aloha/AlohaInsertion-v0", 0.01),
+        ("pusht", "gym_pusht/PushT-v0", QUICK),
+    ],
+)
+def test_our_scripts_solve(package, name, farthest, tmp_path):
+    if foreign_packages.state_of(package) == "missing":
+        pytest.skip(foreign_packages.how_to_install(package))
+    env_id = PREFIX + name
     record(RecordConfig(out=tmp_path, env=env_id, obs_type="state", episodes=2, workers=0))
     dataset = EpisodeDataset(tmp_path)
     assert dataset.episodes.success.all()
     assert dataset.episodes.seed.tolist() == [1_000_000, 1_000_001]  # at the first try
-    first, arms = dataset.episodes.start, [*range(6), *range(7, 13)]
+    first, arm = dataset.episodes.start, dataset.arm
+    joints = [k for k in range(arm.size) if k not in arm.grippers]
     moved = dataset.columns["action"][first] - dataset.columns["agent_pos"][first]
-    assert np.abs(moved[:, arms]).max() < 0.01  # it begins where the arms are
+    assert np.abs(moved[:, joints]).max() < 1.001 * farthest  # it begins where the arms are
+
+
+def test_the_pusher_keeps_its_pace_and_arrives():
+    way = np.array([[0.0, 0.0], [30.0, 0.0], [30.0, 40.0]])
+    places = np.array([*_paced(way, 20.0)])
+    assert places.tolist() == [[20.0, 0.0], [30.0, 10.0], [30.0, 30.0], [30.0, 40.0]]
+    assert _length(way) == 70.0
+
+
+@pytest.mark.parametrize(
+    ("start", "towards", "room"),
+    [([256.0, 256.0], [1.0, 0.0], FAR), ([500.0, 256.0], [1.0, 0.0], 12), ([0.0, 9], [-1, 0], 1)],
+)
+def test_a_push_ends_within_the_field(start, towards, room):
+    assert _room(np.array(start), np.array(towards)) == room
+
+
+def test_turning_is_counter_clockwise():
+    assert _turned(np.array([[1.0, 0.0]]), np.pi / 2) == pytest.approx(np.array([[0.0, 1.0]]))
