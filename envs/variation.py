@@ -47,11 +47,13 @@ class Variation(gymnasium.Wrapper, RecordConstructorArgs):
         ValueError: no such level, or the environment is no simulated task.
     """
 
+    everywhere: ClassVar[bool] = False  # whether it can act on tasks of other packages, too
+
     def __init__(self, env: gymnasium.Env, name: str, level: int) -> None:
         RecordConstructorArgs.__init__(self, **self._constructed_with(name, level))
         super().__init__(env)
         self.name, self.level = name, check_level(name, level)
-        if not isinstance(env.unwrapped, Task):
+        if not (self.everywhere or isinstance(env.unwrapped, Task)):
             raise ValueError(f"{name} varies simulated tasks, and {env} is none")
 
     def _constructed_with(self, name: str, level: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@
 | mass, friction, damping, servo, delay | the physics of an episode | `robolearn.envs.randomize` |
 | camera, light, texture, distractors | the looks of an episode | `robolearn.envs.randomize` |
 | push, displace, slip, freeze, action_delay | in its midst | `robolearn.envs.disturb` |
+| tremble | all the time, in tasks of other packages, too | `robolearn.envs.tremble` |
 | label | the instruction is another goal's | `robolearn.envs.mislabel` |
 """
 
@@ -17,6 +18,7 @@ import gymnasium
 from robolearn.envs.disturb import DISTURBANCES
 from robolearn.envs.mislabel import Mislabelled
 from robolearn.envs.randomize import RANDOMIZERS, Delayed, Randomized
+from robolearn.envs.tremble import TREMBLE, Trembling
 from robolearn.envs.variation import Variation, check_level
 
 
@@ -28,6 +30,7 @@ VARIATIONS: Final[dict[str, Callable[[gymnasium.Env, int], Variation]]] = {
     **{name: partial(_randomized, name) for name in RANDOMIZERS},
     "delay": Delayed,
     **DISTURBANCES,
+    TREMBLE: Trembling,
     "label": Mislabelled,
 }
 

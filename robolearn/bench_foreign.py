@@ -7,7 +7,7 @@ goes on.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -53,6 +53,8 @@ class BenchForeignConfig(WorkerOptions):
     results: Path = Path("docs/results")  # where the summary, PACKAGE.json, goes
     out: Path = Path("runs/bench-foreign")  # data, runs and evaluations
     demonstrations: int = 50  # of each task
+    # How they are recorded, by name and level: tremble 4 shows how to come back from mistakes
+    variations: dict[str, int] = field(default_factory=dict)
     minutes: float = 8.0  # of training for each task and policy
     batch_size: int = 32  # observations in a step of ours: few demonstrations, and little time
     episodes: int = 50  # of each evaluation
@@ -102,7 +104,7 @@ def _check(config: BenchForeignConfig, tasks: tuple[str, ...]) -> None:
 
 def _settings(config: BenchForeignConfig, task: str) -> BenchPoliciesConfig:
     """The same for one task."""
-    names = {field.name for field in fields(BenchPoliciesConfig)}
+    names = {f.name for f in fields(BenchPoliciesConfig)}
     shared = {f.name: getattr(config, f.name) for f in fields(config) if f.name in names}
     out = config.out / config.package / task.rpartition("/")[2]
     own = {"env": f"foreign:{task}", "image_size": config.image_size or PICTURES[config.package]}

@@ -21,7 +21,7 @@ interrupted goes on.
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
@@ -70,6 +70,8 @@ class BenchPoliciesConfig(WorkerOptions):
     results: Path = Path("docs/results")  # where the summary, policies.json, goes
     out: Path = Path("runs/bench-policies")  # data, runs and evaluations
     demonstrations: int = 200  # to train on
+    # How they are recorded, by name and level: tremble 4 shows how to come back from mistakes
+    variations: dict[str, int] = field(default_factory=dict)
     minutes: float = 8.0  # of training for each policy
     checkpoints: int = 1  # evaluations, at equal distances of the training
     batch_size: int = 128  # observations in a step of ours; LeRobot's have their own
@@ -132,6 +134,7 @@ def _demonstrations(config: BenchPoliciesConfig) -> Path:
     data = config.out / "data"
     seen = {"obs_type": config.obs_type, "image_size": config.image_size}
     plain: Any = {"env": config.env, **seen, **worker_options(config)}
+    plain["variations"] = config.variations
     record(RecordConfig(out=data, episodes=config.demonstrations, **plain))
     return data
 
