@@ -53,6 +53,8 @@ INSTEAD = {
     "&& robolearn bench compare runs/bench/quick runs/older",
     # Needs a package of others and its simulator; tests/test_foreign.py has a toy.
     "robolearn envs --install metaworld": "true",
+    "robolearn record --env foreign:metaworld/reach-v3 --out data/reach "
+    "--variations tremble 4": "true",
     "robolearn record --env foreign:metaworld/reach-v3 --obs-type state --out data/mw "
     "--episodes 50": "true",
     "robolearn train --data data/mw --obs-type state --out runs/mw": "true",
@@ -82,7 +84,7 @@ INSTEAD = {
     "robolearn eval --policy runs/demo --ray local": "true",
     "robolearn record --out data/cubes --ray auto": "true",
     "robolearn bench-policies": "true",
-    "robolearn bench-foreign metaworld": "true",
+    "robolearn bench-foreign metaworld --variations tremble 4": "true",
     "robolearn bench-foreign aloha": "true",
     "robolearn bench-foreign pusht --demonstrations 200": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
