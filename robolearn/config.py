@@ -67,7 +67,7 @@ def check_same(config: object, folder: Path, name: str, free: Collection[str]) -
     """Notes the settings that decide on what lies in a folder, and refuses others.
 
     Args:
-        config: a config.
+        config: a config, or what else decides, by name.
         folder: is filled by a command that goes on where it was interrupted.
         name: of the file for the settings.
         free: settings that may differ from one run of the command to the next.
@@ -77,15 +77,27 @@ def check_same(config: object, folder: Path, name: str, free: Collection[str]) -
     """
     settings = {key: value for key, value in to_json(config).items() if key not in free}
     try:
-        before = json.loads((folder / name).read_text())
-        known = {key: value for key, value in before.items() if key not in free}
+        told = json.loads((folder / name).read_text())
+        known = {key: value for key, value in _complete(config, told).items() if key not in free}
     except FileNotFoundError:
         known = settings
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{folder / name} is unusable ({error}); take another --out") from error
-    if known != settings:
-        raise ValueError(f"{folder} was begun with other settings; take another --out")
+    others = [key for key in {**known, **settings} if known.get(key) != settings.get(key)]
+    if others:
+        changes = "; ".join(f"{key} {known.get(key)}, not {settings.get(key)}" for key in others)
+        raise ValueError(f"{folder} was begun with other settings ({changes}); take another --out")
     _write_json(settings, folder, name)
+
+
+def _complete(config: object, told: dict[str, Any]) -> dict[str, Any]:
+    """What a file tells of a config; settings that it does not know were as by default."""
+    if not dataclasses.is_dataclass(config):
+        return told
+    plain = [f for f in dataclasses.fields(config) if f.name not in told]
+    made = {f.name: f.default_factory() for f in plain if callable(f.default_factory)}
+    given = {f.name: f.default for f in plain if f.default is not dataclasses.MISSING}
+    return {name: to_json(value) for name, value in {**made, **given}.items()} | told
 
 
 def from_json[T](kind: type[T], values: dict[str, Any]) -> T:

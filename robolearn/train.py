@@ -16,7 +16,6 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,14 +25,14 @@ from accelerate import Accelerator, PartialState
 from torch import Tensor, nn
 
 from robolearn import checkpoint
-from robolearn.config import load_config, save_config
+from robolearn.beginning import begun, check, first_policy, newest_of
+from robolearn.config import save_config
 from robolearn.dataset import EpisodeDataset
 from robolearn.doctor import bf16_pays
 from robolearn.episodes import DatasetError
 from robolearn.files import AtomicFolder
 from robolearn.options import TrainConfig
-from robolearn.policies import POLICIES
-from robolearn.policies.base import Batch, TrainablePolicy, as_tensors, usable_device
+from robolearn.policies.base import Batch, TrainablePolicy, as_tensors
 from robolearn.schedule import cosine
 from robolearn.seeding import stream
 from robolearn.training_log import Interrupt, TrainingLog
@@ -45,14 +44,14 @@ class Trainer:
     """One training run: `run` takes it from where it is to its last step."""
 
     def __init__(self, config: TrainConfig) -> None:
-        _check(config)
+        check(config)
         self.config, self.threads = config, config.threads
         self.dataset = EpisodeDataset(config.data, units=config.units)
         precision = "bf16" if config.device != "cpu" or bf16_pays() else "no"
         self.accelerator = Accelerator(mixed_precision=precision, cpu=config.device == "cpu")
         self.device = self.accelerator.device
         torch.manual_seed(config.seed)  # the initial weights
-        self.policy = _first_policy(config, self.dataset)
+        self.policy = first_policy(config, self.dataset)
         self.average = _copy(self.policy).to(self.device)
         model: nn.Module = _Loss(self.policy)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -193,7 +192,7 @@ class Trainer:
         Raises:
             CheckpointError: there is none, or it is damaged.
         """
-        newest, data = _newest(self.config), f"the dataset {self.config.data}"
+        newest, data = newest_of(self.config), f"the dataset {self.config.data}"
         state = checkpoint.load_tensors(newest / STATE)
         if int(state.get("format", 1)) != checkpoint.FORMAT:
             raise checkpoint.CheckpointError(
@@ -242,71 +241,6 @@ class _Loss(nn.Module):
         return self.policy.loss(batch, rng)
 
 
-def _check(config: TrainConfig) -> None:
-    """Refuses what cannot be trained.
-
-    Raises:
-        ValueError: a setting out of range, or a device that is not here.
-    """
-    for name in ("steps", "batch_size", "log_every", "save_every"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} is {getattr(config, name)}; it must be at least 1")
-    if config.threads < 0:
-        raise ValueError(f"threads is {config.threads}; give a count, or 0 to measure the best")
-    usable_device(config.device)
-
-
-def _cameras(config: TrainConfig, dataset: EpisodeDataset) -> dict[str, tuple[int, int]]:
-    """The cameras that the policy looks through; none for one that looks at the state.
-
-    Raises:
-        DatasetError: the dataset does not have what the policy shall look at.
-    """
-    if config.obs_type == "state":
-        if "environment_state" not in dataset.columns:
-            raise DatasetError(
-                f"{config.data} does not hold the simulator's state; record it with: "
-                "robolearn record --obs-type state"
-            )
-        return {}
-    if not dataset.cameras:
-        raise DatasetError(f"{config.data} has no pictures to train on; restore its videos")
-    return dataset.cameras
-
-
-def _first_policy(config: TrainConfig, dataset: EpisodeDataset) -> TrainablePolicy:
-    """A fresh policy, or the one to fine-tune, whose words and statistics stay.
-
-    Raises:
-        CheckpointError: the one to fine-tune is damaged, or knows another arm or other cameras.
-    """
-    # The newest checkpoint of a run that goes on: the policy it began with may be gone, and what
-    # is learned of a dataset before the first step may have taken minutes.
-    begun = _newest(config) / "model" if config.resume else config.init
-    if begun is None:
-        kind = POLICIES[config.policy.kind]()
-        return kind.for_dataset(config.policy, dataset, _cameras(config, dataset))
-    policy = checkpoint.load_policy(begun)
-    policy.check_dataset(dataset)
-    return policy.train()
-
-
-def _fine_tuned(config: TrainConfig) -> TrainConfig:
-    """The config with the settings of the policy that it begins with.
-
-    Raises:
-        ValueError: other settings were asked for.
-    """
-    assert config.init is not None
-    init = checkpoint.resolve(config.init)
-    settings = checkpoint.load_policy(init).config
-    if config.policy not in (settings, TrainConfig(config.data, config.out).policy):
-        raise ValueError(
-            f"the policy's settings are those of {config.init}; leave out --policy and --policy.*"
-        )
-    return replace(config, init=init, policy=settings)
-
-
 def _copy(policy: TrainablePolicy) -> TrainablePolicy:
     copy = type(policy).from_description(policy.description())
     copy.load_state_dict(policy.state_dict())
@@ -333,49 +267,13 @@ def train(config: TrainConfig) -> Path:
         FileExistsError: `out` holds a run already and `resume` is off.
         DatasetError, CheckpointError: unusable input.
     """
-    if config.resume:
-        config = _resumed(config)
-    elif checkpoint.checkpoints(config.out) or (config.out / "model.safetensors").exists():
-        raise FileExistsError(f"{config.out} holds a run; add --resume or choose another --out")
-    elif config.init is not None:
-        config = _fine_tuned(config)
+    config = begun(config)
     trainer = Trainer(config)
     if config.resume:
         trainer.restore()
     elif trainer.accelerator.is_main_process:
         save_config(config, config.out)
     return trainer.run()
-
-
-def _newest(config: TrainConfig) -> Path:
-    found = checkpoint.checkpoints(config.out)
-    if not found:
-        raise checkpoint.CheckpointError(
-            f"{config.out} has no checkpoint to resume; leave out --resume to start"
-        )
-    return found[-1]
-
-
-def _resumed(config: TrainConfig) -> TrainConfig:
-    """The config that the run was started with.
-
-    Raises:
-        ValueError: a setting was given that is another one; it would change the run's past.
-        CheckpointError, ConfigError: there is nothing to resume.
-    """
-    _newest(config)
-    started = load_config(TrainConfig, config.out, data=config.data, out=config.out, resume=True)
-    default = TrainConfig(config.data, config.out)
-    for name in (f.name for f in fields(config)):
-        given, before = getattr(config, name), getattr(started, name)
-        if name == "init" and given is not None and Path(given) in Path(before or "").parents:
-            continue  # the run of the checkpoint that it began with
-        if given not in (before, getattr(default, name)):
-            raise ValueError(
-                f"{config.out} was started with {name} {before}, not {given}; resume it without "
-                "that option, or start a new run in another --out"
-            )
-    return started
 
 
 def main(config: TrainConfig) -> int:

@@ -87,11 +87,22 @@ def test_a_folder_goes_on_with_its_settings_only(tmp_path):
     assert "name" not in json.loads(before)
     check_same(Outer(Path("d"), Path("p"), name="y", inner=Inner(4)), tmp_path, "begun.json", free)
     assert (tmp_path / "begun.json").read_text() == before
-    with pytest.raises(ValueError, match="begun with other settings; take another --out"):
+    with pytest.raises(ValueError, match=r"settings \(inner \{'width': 4, .*take another"):
         check_same(Outer(Path("d"), inner=Inner(5)), tmp_path, "begun.json", free)
     (tmp_path / "begun.json").write_text("{")
     with pytest.raises(ConfigError, match="unusable"):
         check_same(begun, tmp_path, "begun.json", free)
+
+
+def test_a_setting_that_is_newer_than_the_folder_was_as_by_default(tmp_path):
+    check_same(Outer(Path("d")), tmp_path, "begun.json", ("out",))
+    told = json.loads((tmp_path / "begun.json").read_text())
+    told.pop("inner")
+    (tmp_path / "begun.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="begun with other settings"):
+        check_same(Outer(Path("d"), inner=Inner(5)), tmp_path, "begun.json", ("out",))
+    check_same(Outer(Path("d")), tmp_path, "begun.json", ("out",))
+    assert "inner" in json.loads((tmp_path / "begun.json").read_text())
 
 
 def test_settings_that_have_become_free_do_not_matter(tmp_path):
