@@ -18,7 +18,9 @@ WIDE: Final = 20.0  # between them on the way around it: the pusher is late and 
 SPACING: Final = 14.0  # of the places where pushes begin, pixels
 TILTS: Final = np.radians([-40.0, -20.0, 0.0, 20.0, 40.0])  # from the straight way to the T
 FAR: Final = 130  # pixels that a push goes at most
-QUICK, SLOW = 20.0, 10.0  # pixels in a control step, around the T and in a push
+QUICK: Final = 20.0  # pixels in a control step, around the T
+SLOW: Final = 10.0  # pixels in a control step, in a push
+DETOUR: Final = 10.0 * FIELD  # pixels that are rather gone than the T touched on the way
 REST: Final = 3  # control steps in which the pusher comes to rest
 STEP: Final = 0.01  # s, of the world
 
@@ -171,10 +173,13 @@ class _Surroundings:
         return np.array(cut)
 
     def effort(self, way: np.ndarray) -> float:
-        """Its length, pixels; where it would touch the T it does not go."""
+        """Its length, pixels, and more if it touches the T.
+
+        Its first leg leads away from the T, in which an episode may begin.
+        """
         from shapely.geometry import LineString
 
-        return np.inf if LineString(way).intersects(self._touched) else _length(way)
+        return _length(way) + DETOUR * LineString(way[1:]).intersects(self._touched)
 
 
 def _at(line: Any, along: float) -> np.ndarray:  # noqa: ANN401

@@ -72,7 +72,7 @@ class Away:
         return self._call("step", action)
 
     def expert(self) -> np.ndarray:
-        """The next action of the package's own script, (J,)."""
+        """The next action of the script, (J,)."""
         return self._call("expert")
 
     def spare(self, draw_every: int) -> None:

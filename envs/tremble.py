@@ -11,22 +11,24 @@ import gymnasium
 import numpy as np
 
 from robolearn.contract import Info, limit_action
+from robolearn.envs.foreign import Foreign
+from robolearn.envs.task import Task
 from robolearn.envs.variation import Variation, step_late, variation_stream
 
 TREMBLE: Final = "tremble"
 SPREAD: Final = 0.1  # at full strength, share of an action's range: the noise's deviation
-LASTS: Final = 0.2  # s, after which little of it is left
+LASTS: Final = 0.2  # s, its time constant
 
 
 class Trembling(Variation):
     """Adds noise that changes slowly to every action.
 
     Args:
-        env: any task, perhaps wrapped.
+        env: a simulated task of ours or of another package, perhaps wrapped.
         level: see `Variation`.
     """
 
-    everywhere: ClassVar[bool] = True
+    kinds: ClassVar[tuple[type, ...]] = (Task, Foreign)
 
     def __init__(self, env: gymnasium.Env, level: int) -> None:
         super().__init__(env, TREMBLE, level)

@@ -1,4 +1,4 @@
-"""`Variation`: what all wrappers share that make a simulated task harder, and their levels.
+"""`Variation`: what all wrappers share that make a task harder, and their levels.
 
 See `robolearn.envs.randomize` for worlds that differ, `robolearn.envs.disturb` for what happens in
 the middle of an episode, and `robolearn.envs.variations` for all of them by name.
@@ -39,21 +39,21 @@ class Variation(gymnasium.Wrapper, RecordConstructorArgs):
     """What all variations share: a name and a level; at level 0 they do nothing.
 
     Args:
-        env: a simulated task, perhaps wrapped.
+        env: a task of one of `kinds`, perhaps wrapped.
         name: what it is called, and its random stream.
         level: from 0, nothing, to `MAX_LEVEL`.
 
     Raises:
-        ValueError: no such level, or the environment is no simulated task.
+        ValueError: no such level, or the environment is of another kind, such as an arm.
     """
 
-    everywhere: ClassVar[bool] = False  # whether it can act on tasks of other packages, too
+    kinds: ClassVar[tuple[type, ...]] = (Task,)  # what it can act on: by default tasks of ours
 
     def __init__(self, env: gymnasium.Env, name: str, level: int) -> None:
         RecordConstructorArgs.__init__(self, **self._constructed_with(name, level))
         super().__init__(env)
         self.name, self.level = name, check_level(name, level)
-        if not (self.everywhere or isinstance(env.unwrapped, Task)):
+        if not isinstance(env.unwrapped, self.kinds):
             raise ValueError(f"{name} varies simulated tasks, and {env} is none")
 
     def _constructed_with(self, name: str, level: int) -> dict[str, Any]:
@@ -63,7 +63,7 @@ class Variation(gymnasium.Wrapper, RecordConstructorArgs):
 
     @property
     def task(self) -> Any:  # noqa: ANN401 (a ManipulationEnv, whose type would be a circle)
-        """The simulated task."""
+        """The task itself."""
         return self.env.unwrapped
 
     @property

@@ -1,4 +1,4 @@
-"""All variations of the simulated tasks by name: `with_variations(env, {"push": 1})`.
+"""All variations of tasks by name: `with_variations(env, {"push": 1})`.
 
 | name | what varies or happens | where |
 |---|---|---|
@@ -33,10 +33,11 @@ VARIATIONS: Final[dict[str, Callable[[gymnasium.Env, int], Variation]]] = {
     TREMBLE: Trembling,
     "label": Mislabelled,
 }
+ELSEWHERE: Final = (TREMBLE,)  # those that act on tasks of other packages, too
 
 
 def with_variations(env: gymnasium.Env, variations: Mapping[str, int]) -> gymnasium.Env:
-    """Wraps a simulated task; the order of the names changes nothing.
+    """Wraps a task; the order of the names changes nothing.
 
     Args:
         env: the task, perhaps wrapped.

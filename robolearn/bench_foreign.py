@@ -53,7 +53,7 @@ class BenchForeignConfig(WorkerOptions):
     results: Path = Path("docs/results")  # where the summary, PACKAGE.json, goes
     out: Path = Path("runs/bench-foreign")  # data, runs and evaluations
     demonstrations: int = 50  # of each task
-    # How they are recorded, by name and level: tremble 4 shows how to come back from mistakes
+    # Of the recording, by name and level: tremble 4 shows how to come back; with joint targets 1
     variations: dict[str, int] = field(default_factory=dict)
     minutes: float = 8.0  # of training for each task and policy
     batch_size: int = 32  # observations in a step of ours: few demonstrations, and little time
@@ -86,9 +86,11 @@ def _check(config: BenchForeignConfig, tasks: tuple[str, ...]) -> None:
     """Refuses what would fail after the first task.
 
     Raises:
-        ValueError: tasks of another package, a recording of several, a package that is missing.
+        ValueError: tasks of another package, a recording of several, a package that is missing,
+            no such variation.
     """
     from robolearn.envs.foreign_packages import kind_of, python_for
+    from robolearn.envs.variations import ELSEWHERE, check_names
 
     for task in tasks:
         kind = kind_of(task)
@@ -99,6 +101,11 @@ def _check(config: BenchForeignConfig, tasks: tuple[str, ...]) -> None:
             )
     if config.data is not None and len(tasks) > 1:
         raise ValueError("--data is a recording of one task; name it with --tasks")
+    if config.data is not None and config.variations:
+        raise ValueError("--data is a recording already; leave out --variations")
+    check_names(config.variations)
+    if others := [name for name in config.variations if name not in ELSEWHERE]:
+        raise ValueError(f"{others[0]} varies tasks of ours only; leave it out of --variations")
     python_for(config.package)
 
 

@@ -70,7 +70,7 @@ class BenchPoliciesConfig(WorkerOptions):
     results: Path = Path("docs/results")  # where the summary, policies.json, goes
     out: Path = Path("runs/bench-policies")  # data, runs and evaluations
     demonstrations: int = 200  # to train on
-    # How they are recorded, by name and level: tremble 4 shows how to come back from mistakes
+    # Of the recording, by name and level: tremble 4 shows how to come back; with joint targets 1
     variations: dict[str, int] = field(default_factory=dict)
     minutes: float = 8.0  # of training for each policy
     checkpoints: int = 1  # evaluations, at equal distances of the training
@@ -133,8 +133,8 @@ def _demonstrations(config: BenchPoliciesConfig) -> Path:
 
     data = config.out / "data"
     seen = {"obs_type": config.obs_type, "image_size": config.image_size}
-    plain: Any = {"env": config.env, **seen, **worker_options(config)}
-    plain["variations"] = config.variations
+    how: Any = {"env": config.env, "variations": config.variations}
+    plain: Any = {**how, **seen, **worker_options(config)}
     record(RecordConfig(out=data, episodes=config.demonstrations, **plain))
     return data
 

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from robolearn.files import write_atomic
 
 NAME = "config.json"
+TOLD = 3  # settings that differ, in one sentence
 
 
 class ConfigError(ValueError):
@@ -83,9 +84,8 @@ def check_same(config: object, folder: Path, name: str, free: Collection[str]) -
         known = settings
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{folder / name} is unusable ({error}); take another --out") from error
-    others = [key for key in {**known, **settings} if known.get(key) != settings.get(key)]
-    if others:
-        changes = "; ".join(f"{key} {known.get(key)}, not {settings.get(key)}" for key in others)
+    if known != settings:
+        changes = _changes(known, settings)
         raise ValueError(f"{folder} was begun with other settings ({changes}); take another --out")
     _write_json(settings, folder, name)
 
@@ -94,10 +94,32 @@ def _complete(config: object, told: dict[str, Any]) -> dict[str, Any]:
     """What a file tells of a config; settings that it does not know were as by default."""
     if not dataclasses.is_dataclass(config):
         return told
-    plain = [f for f in dataclasses.fields(config) if f.name not in told]
-    made = {f.name: f.default_factory() for f in plain if callable(f.default_factory)}
-    given = {f.name: f.default for f in plain if f.default is not dataclasses.MISSING}
-    return {name: to_json(value) for name, value in {**made, **given}.items()} | told
+    known = dict(told)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in told and isinstance(told[field.name], dict):
+            known[field.name] = _complete(value, told[field.name])
+        elif field.name not in told and callable(field.default_factory):
+            known[field.name] = to_json(field.default_factory())
+        elif field.name not in told and field.default is not dataclasses.MISSING:
+            known[field.name] = to_json(field.default)
+    return known
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The settings that differ, in words; those in settings have names with a dot."""
+    was, wanted = _leaves(before), _leaves(now)
+    names = [name for name in {**was, **wanted} if was.get(name) != wanted.get(name)]
+    told = [f"{name} {was.get(name)}, not {wanted.get(name)}" for name in names[:TOLD]]
+    return "; ".join(told + ["..."] * (len(names) > TOLD))
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = isinstance(value, dict) and value
+        leaves |= _leaves(value, f"{prefix}{name}.") if inner else {prefix + name: value}
+    return leaves
 
 
 def from_json[T](kind: type[T], values: dict[str, Any]) -> T:

@@ -95,8 +95,8 @@ def _expert(config: RecordConfig) -> Demonstrator:
         task: Any = env.unwrapped
     if not hasattr(task, "expert"):
         raise ValueError(
-            f"{config.env} has no scripted expert; those of robolearn's simulated tasks, of "
-            "Meta-World and of gym-aloha have one (see `robolearn envs`)"
+            f"{config.env} has no scripted expert; robolearn's simulated tasks, Meta-World, "
+            "gym-aloha and gym-pusht have one (see `robolearn envs`)"
         )
     options = task_options(config)
     if config.pursued and not config.variations.get("label"):

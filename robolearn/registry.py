@@ -39,7 +39,7 @@ def make_env(
     Args:
         env_id: the id; "module:id" imports the module that registers it, and "foreign:id" is a
             task of another package, see `robolearn.envs.foreign`.
-        variations: names and levels of what makes a simulated task harder, see
+        variations: names and levels of what makes a task harder, see
             `robolearn.envs.variations`.
         dynamics: fixed factors of its masses and so on by name, see `robolearn.envs.dynamics`.
         options: keyword arguments of the environment.

@@ -222,6 +222,7 @@ def test_variations_equal_those_of_single_environments(env_id, options):
     ("variations", "words"),
     [
         ({"push": 1}, "no variation 'push'; choose from mass, .* distractors, delay"),
+        ({"tremble": 1}, "no variation 'tremble'"),
         ({"mass": 9}, "mass has no level 9; choose one from 0 to 4"),
     ],
 )

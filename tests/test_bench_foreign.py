@@ -10,10 +10,12 @@ import test_bench_policies
 
 from robolearn import bench_foreign, bench_learning, cli, docs, tables
 from robolearn.bench_foreign import PICTURES, TASKS, BenchForeignConfig, bench
+from robolearn.config import load_config
 from robolearn.dataset import EpisodeDataset
 from robolearn.envs import foreign_doors, foreign_packages
 from robolearn.envs.foreign_packages import KINDS, PACKAGES, Kind, Package
 from robolearn.lerobot_goal import GoalStep
+from robolearn.options import RecordConfig
 
 TASK = "strangers:Slider-v0"
 tiny_networks = test_bench_policies.small  # for all tests here
@@ -36,7 +38,14 @@ def scripted(monkeypatch):
 
 @pytest.fixture
 def config(tmp_path):
-    small = {"demonstrations": 3, "minutes": 0.01, "episodes": 2, "workers": 0, "loader_workers": 0}
+    shaken = {"variations": {"tremble": 1}}
+    small = shaken | {
+        "demonstrations": 3,
+        "minutes": 0.01,
+        "episodes": 2,
+        "workers": 0,
+        "loader_workers": 0,
+    }
     folders = {"out": tmp_path / "out", "results": tmp_path / "results"}
     return BenchForeignConfig("toys", policies=("flow", "act"), **small, **folders)
 
@@ -51,6 +60,8 @@ def test_every_policy_is_measured_on_every_task(scripted, config, monkeypatch, c
         assert (row["n"], row["seeds"]) == (2, [0, 1])
         assert row["seconds"] > 0
     recorded = EpisodeDataset(config.out / "toys" / TASK / "data")
+    how = load_config(RecordConfig, config.out / "toys" / TASK / "data")
+    assert how.variations == config.variations
     assert recorded.frames("view").shape[1:] == (12, 16, 3)
     assert figures["mean_success"] == {name: row["success"] for name, row in rows.items()}
     monkeypatch.setattr(bench_learning, "train", None)  # everything is done
@@ -74,6 +85,13 @@ def test_means_are_of_policies_that_all_tasks_have():
         ("pusht", "gym-pusht is missing: install the extra pusht"),
         ("metaworld --tasks FetchReach-v4", "FetchReach-v4 is no task of metaworld; choose among"),
         ("metaworld --data runs/none", "--data is a recording of one task; name it with --tasks"),
+        (
+            "aloha --tasks gym_aloha/AlohaInsertion-v0 --data d --variations tremble 1",
+            "--data is a recording already; leave out --variations",
+        ),
+        ("metaworld --variations tremble 5", "tremble has no level 5"),
+        ("metaworld --variations trembling 1", "no variation 'trembling'"),
+        ("metaworld --variations push 1", "push varies tasks of ours only"),
         ("metaworld --tasks metaworld/reach-v3", "metaworld is missing: install it with"),
     ],
 )

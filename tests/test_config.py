@@ -87,7 +87,7 @@ def test_a_folder_goes_on_with_its_settings_only(tmp_path):
     assert "name" not in json.loads(before)
     check_same(Outer(Path("d"), Path("p"), name="y", inner=Inner(4)), tmp_path, "begun.json", free)
     assert (tmp_path / "begun.json").read_text() == before
-    with pytest.raises(ValueError, match=r"settings \(inner \{'width': 4, .*take another"):
+    with pytest.raises(ValueError, match=r"settings \(inner.width 4, not 5\); take"):
         check_same(Outer(Path("d"), inner=Inner(5)), tmp_path, "begun.json", free)
     (tmp_path / "begun.json").write_text("{")
     with pytest.raises(ConfigError, match="unusable"):
@@ -103,6 +103,22 @@ def test_a_setting_that_is_newer_than_the_folder_was_as_by_default(tmp_path):
         check_same(Outer(Path("d"), inner=Inner(5)), tmp_path, "begun.json", ("out",))
     check_same(Outer(Path("d")), tmp_path, "begun.json", ("out",))
     assert "inner" in json.loads((tmp_path / "begun.json").read_text())
+
+
+def test_so_was_one_within_settings(tmp_path):
+    check_same(Outer(Path("d"), inner=Inner(4)), tmp_path, "begun.json", ())
+    told = json.loads((tmp_path / "begun.json").read_text())
+    told["inner"].pop("scales")
+    (tmp_path / "begun.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"\(inner.scales \[1.0, 0.5\], not \[2.0\]\)"):
+        check_same(Outer(Path("d"), inner=Inner(4, (2.0,))), tmp_path, "begun.json", ())
+    check_same(Outer(Path("d"), inner=Inner(4)), tmp_path, "begun.json", ())
+
+
+def test_many_settings_that_differ_are_not_all_told(tmp_path):
+    check_same({str(k): k for k in range(9)}, tmp_path, "begun.json", ())
+    with pytest.raises(ValueError, match=r"\(0 0, not 1; 1 1, not 2; 2 2, not 3; \.\.\.\); take"):
+        check_same({str(k): k + 1 for k in range(9)}, tmp_path, "begun.json", ())
 
 
 def test_settings_that_have_become_free_do_not_matter(tmp_path):

@@ -11,12 +11,13 @@ import strangers
 from gymnasium.utils.env_checker import check_env
 from observing import assert_same, run
 
+from robolearn import venvs
 from robolearn.cli import main
 from robolearn.contract import ActionError, Info
 from robolearn.dataset import EpisodeDataset
 from robolearn.envs import foreign_packages
 from robolearn.envs.foreign_packages import PACKAGES, PREFIX, Package
-from robolearn.envs.foreign_pusht_script import FAR, QUICK, _length, _paced, _room, _turned
+from robolearn.envs.foreign_pusht_script import DETOUR, FAR, QUICK, _length, _paced, _room, _turned
 from robolearn.envs.foreign_worker import Away, decode, encode
 from robolearn.options import RecordConfig
 from robolearn.record import record
@@ -222,6 +223,31 @@ def test_our_scripts_solve(package, name, farthest, tmp_path):
     joints = [k for k in range(arm.size) if k not in arm.grippers]
     moved = dataset.columns["action"][first] - dataset.columns["agent_pos"][first]
     assert np.abs(moved[:, joints]).max() < 1.001 * farthest  # it begins where the arms are
+
+
+PUSHES = """
+import json, sys, gymnasium, gym_pusht, numpy as np
+sys.path.insert(0, sys.argv[1])
+import foreign_pusht_script as script
+found = []
+for seed in (1000000, 1000003, 0):  # in the first two the pusher begins in the T
+    task = gymnasium.make("gym_pusht/PushT-v0", disable_env_checker=True).unwrapped
+    task.reset(seed=seed)
+    world, pusher = script._World(task), np.array(task.agent.position)
+    around = script._Surroundings(world.shape(), pusher)
+    push = max(script._pushes(world, pusher), key=lambda push: push.rate)
+    found.append([push.rate, around.effort(push.way)])
+print(json.dumps(found))
+"""
+
+
+def test_pushes_gain_and_the_pusher_goes_around_the_t():
+    if not (python := venvs.python_of(foreign_packages.folder_of("pusht"))):
+        pytest.skip(foreign_packages.how_to_install("pusht"))
+    told = venvs.output_of(python, "-c", PUSHES, str(Path(foreign_packages.__file__).parent))
+    for rate, effort in json.loads(told.splitlines()[-1]):
+        assert rate > 0.3  # pixels in a step
+        assert 0.0 < effort < DETOUR
 
 
 def test_the_pusher_keeps_its_pace_and_arrives():

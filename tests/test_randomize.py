@@ -256,8 +256,11 @@ def test_unknown_names_and_levels(variations, words):
 
 
 def test_only_simulated_tasks_can_be_varied():
-    with pytest.raises(ValueError, match="mass varies simulated tasks, and .* is none"):
-        with_variations(gymnasium.Env(), {"mass": 1})
+    for name in ("mass", "tremble"):
+        for env in (gymnasium.Env(), make_env("robolearn/SO101-v0", port="twin")):
+            with pytest.raises(ValueError, match=f"{name} varies simulated tasks, and .* is none"):
+                with_variations(env, {name: 1})
+            env.close()
     with pytest.raises(ValueError, match="no randomiser 'delay'; choose one of mass"):
         Randomized(make_env(IDS[0], obs_type="state"), "delay", 1)
 

@@ -17,16 +17,12 @@ def trembling(env_id=REACH, level=MAX_LEVEL):
 
 
 @pytest.fixture
-def arrived(monkeypatch):
-    """The actions that the task was given by a trembling one that asks for home, (4000, J)."""
-    env, actions = trembling(), []
+def shaken():
+    """An arm, its home (J,), and what becomes of 4000 actions that ask for it, (4000, J)."""
+    env = trembling()
     env.reset(seed=0)
-    shaken = env._shaken
-    monkeypatch.setattr(env, "_shaken", lambda sent: actions.append(shaken(sent)) or actions[-1])
     home = np.array(env.unwrapped.arm.home, np.float32)
-    for _ in range(4000):
-        env._shaken(home)
-    return env.unwrapped.arm, home, np.array(actions)
+    return env.unwrapped.arm, home, np.array([env._shaken(home) for _ in range(4000)])
 
 
 @pytest.mark.parametrize("env_id", [REACH, TOY])
@@ -54,13 +50,13 @@ def test_info_tells_what_was_asked():
     for _ in range(5):
         observation, *_, info = env.step(asked)
         expected, *_, told = plain.step(asked)
-        for name in (Info.ACTION_REQUESTED, Info.ACTION_SENT, Info.LIMITED):
+        for name in (Info.ACTION_REQUESTED, Info.ACTION_SENT, Info.LIMITED, Info.TELEOP_ACTION):
             np.testing.assert_array_equal(info[name], told[name])
     assert np.abs(flat(observation)["agent_pos"] - flat(expected)["agent_pos"]).max() > 0.01
 
 
-def test_the_noise_is_as_wide_as_told_and_changes_slowly(arrived):
-    arm, home, actions = arrived
+def test_the_noise_is_as_wide_as_told_and_changes_slowly(shaken):
+    arm, home, actions = shaken
     low, high = arm.limits
     inner = np.minimum(home - low, high - home) > 3.5 * SPREAD * (high - low)  # never at an end
     assert inner.any()
@@ -69,6 +65,17 @@ def test_the_noise_is_as_wide_as_told_and_changes_slowly(arrived):
     alike = np.array([np.corrcoef(n[:-lag], n[lag:])[0, 1] for n in noise.T])
     assert np.abs(alike - np.exp(-1.0)).max() < 0.12
     assert ((actions >= low) & (actions <= high)).all()
+
+
+def test_the_task_gets_what_is_shaken(monkeypatch):
+    env, got = trembling(), []
+    env.reset(seed=0)
+    step = env.env.step
+    monkeypatch.setattr(env.env, "step", lambda action: got.append(action) or step(action))
+    monkeypatch.setattr(env, "_shaken", lambda sent: sent + np.float32(0.01))
+    home = np.array(env.unwrapped.arm.home, np.float32)
+    env.step(home)
+    np.testing.assert_array_equal(got, [home + np.float32(0.01)])
 
 
 def test_a_bad_action_moves_nothing_and_draws_nothing():
