@@ -1,13 +1,14 @@
 """`robolearn bench-foreign PACKAGE`: our policies beside LeRobot's on tasks that others wrote.
 
-For every task what `robolearn bench-policies` does: the same demonstrations, of the task's scripted
-expert or a recording; the same time of training, one policy after the other; the same unseen seeds.
-Every task has policies of its own. What was done stays in `out`, and a run that was interrupted
-goes on.
+For every policy and task what `robolearn bench-policies` does: the same demonstrations, of the
+task's scripted expert or a recording; the same time of training, one after the other; the same
+unseen seeds. Every task has policies of its own. What was done stays in `out`, and a run that was
+interrupted goes on.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -73,11 +74,10 @@ def bench(config: BenchForeignConfig) -> Row:
     tasks = config.tasks or TASKS[config.package]
     _check(config, tasks)
     check_same(config, config.out / config.package, SETTINGS, FREE)
-    figures: Row = {"tasks": {}}
-    for task in tasks:
-        rows = figures["tasks"].setdefault(task, {})
-        for name, row in compared(_settings(config, task), config.data):
-            rows[name] = row
+    figures: Row = {"tasks": {task: {} for task in tasks}}
+    for policy, task in product(config.policies, tasks):  # what is cut off has one policy whole
+        for name, row in compared(_settings(config, task, policy), config.data):
+            figures["tasks"][task][name] = row
             save_result(config.results, config.package, config, figures | _means(figures["tasks"]))
     return figures | _means(figures["tasks"])
 
@@ -109,13 +109,13 @@ def _check(config: BenchForeignConfig, tasks: tuple[str, ...]) -> None:
     python_for(config.package)
 
 
-def _settings(config: BenchForeignConfig, task: str) -> BenchPoliciesConfig:
-    """The same for one task."""
+def _settings(config: BenchForeignConfig, task: str, policy: Name) -> BenchPoliciesConfig:
+    """The same for one task and policy."""
     names = {f.name for f in fields(BenchPoliciesConfig)}
     shared = {f.name: getattr(config, f.name) for f in fields(config) if f.name in names}
     out = config.out / config.package / task.rpartition("/")[2]
     own = {"env": f"foreign:{task}", "image_size": config.image_size or PICTURES[config.package]}
-    return BenchPoliciesConfig(**{**shared, **own, "out": out})
+    return BenchPoliciesConfig(**{**shared, **own, "out": out, "policies": (policy,)})
 
 
 def _means(tasks: Mapping[str, Mapping[str, Row]]) -> Row:

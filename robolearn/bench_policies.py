@@ -191,7 +191,7 @@ def _budget(config: BenchPoliciesConfig) -> float:
     Ours take as many steps as a probe promised to fit; a machine that got busier took longer over
     them, and then LeRobot's train for as long.
     """
-    files = [config.out / name / TRAINING for name in config.policies if name in OURS]
+    files = [config.out / name / TRAINING for name in OURS]
     taken = [json.loads(f.read_text())["checkpoints"][-1]["seconds"] for f in files if f.exists()]
     return max([60.0 * config.minutes, *taken])
 

@@ -131,7 +131,7 @@ def test_the_table_has_a_column_for_each_policy():
 def test_pictures_are_as_large_as_a_package_needs_or_as_asked_for():
     asked = BenchForeignConfig("aloha", image_size=(24, 32))
     sizes = [
-        bench_foreign._settings(c, TASKS["aloha"][0]).image_size
+        bench_foreign._settings(c, TASKS["aloha"][0], "act").image_size
         for c in (asked, replace(asked, image_size=None))
     ]
     assert sizes == [(24, 32), (96, 128)]
