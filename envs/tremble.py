@@ -16,7 +16,10 @@ from robolearn.envs.task import Task
 from robolearn.envs.variation import Variation, step_late, variation_stream
 
 TREMBLE: Final = "tremble"
-SPREAD: Final = 0.1  # at full strength, share of an action's range: the noise's deviation
+# The noise's deviation at full strength, share of an action's range: of targets in the units of
+# `agent_pos`, and of what `ArmSpec.grippers` lists, grippers and moves.
+TARGETS: Final = 0.02
+OTHERS: Final = 0.1
 LASTS: Final = 0.2  # s, its time constant
 
 
@@ -33,7 +36,9 @@ class Trembling(Variation):
     def __init__(self, env: gymnasium.Env, level: int) -> None:
         super().__init__(env, TREMBLE, level)
         arm = self.task.arm
-        self._spread = SPREAD * self.strength * np.subtract(arm.high, arm.low)
+        shares = np.full(arm.size, TARGETS)
+        shares[list(arm.grippers)] = OTHERS
+        self._spread = shares * self.strength * np.subtract(arm.high, arm.low)
         self._kept = np.exp(-1.0 / (LASTS * arm.control_hz))
 
     def reset(

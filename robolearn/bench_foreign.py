@@ -54,7 +54,7 @@ class BenchForeignConfig(WorkerOptions):
     results: Path = Path("docs/results")  # where the summary, PACKAGE.json, goes
     out: Path = Path("runs/bench-foreign")  # data, runs and evaluations
     demonstrations: int = 50  # of each task
-    # Of the recording, by name and level: tremble 4 shows how to come back; with joint targets 1
+    # Of the recording, by name and level: tremble 4 shows how to come back
     variations: dict[str, int] = field(default_factory=dict)
     minutes: float = 8.0  # of training for each task and policy
     batch_size: int = 32  # observations in a step of ours: few demonstrations, and little time

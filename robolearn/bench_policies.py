@@ -70,7 +70,7 @@ class BenchPoliciesConfig(WorkerOptions):
     results: Path = Path("docs/results")  # where the summary, policies.json, goes
     out: Path = Path("runs/bench-policies")  # data, runs and evaluations
     demonstrations: int = 200  # to train on
-    # Of the recording, by name and level: tremble 4 shows how to come back; with joint targets 1
+    # Of the recording, by name and level: tremble 4 shows how to come back
     variations: dict[str, int] = field(default_factory=dict)
     minutes: float = 8.0  # of training for each policy
     checkpoints: int = 1  # evaluations, at equal distances of the training

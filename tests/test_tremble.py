@@ -5,7 +5,7 @@ import pytest
 from observing import assert_same, flat, run
 
 from robolearn.contract import ActionError, Info
-from robolearn.envs.tremble import LASTS, SPREAD
+from robolearn.envs.tremble import LASTS, OTHERS, TARGETS
 from robolearn.envs.variation import MAX_LEVEL
 from robolearn.registry import make_env
 
@@ -42,6 +42,14 @@ def test_level_zero_is_the_plain_task(env_id):
     assert_same(run(trembling(env_id, 0), seed=3, steps=9), run(plain, seed=3, steps=9))
 
 
+def test_moves_and_grippers_tremble_more():
+    env = trembling(TOY)  # whose actions are no targets
+    env.reset(seed=0)
+    still = np.zeros(2, np.float32)
+    noise = np.array([env._shaken(still) for _ in range(4000)])
+    assert noise.std(0) == pytest.approx(OTHERS * 2.0, rel=0.15)
+
+
 def test_info_tells_what_was_asked():
     env, plain = trembling(), make_env(REACH, obs_type="state")
     for one in (env, plain):
@@ -58,10 +66,12 @@ def test_info_tells_what_was_asked():
 def test_the_noise_is_as_wide_as_told_and_changes_slowly(shaken):
     arm, home, actions = shaken
     low, high = arm.limits
-    inner = np.minimum(home - low, high - home) > 3.5 * SPREAD * (high - low)  # never at an end
-    assert inner.any()
+    shares = np.array([OTHERS if k in arm.grippers else TARGETS for k in range(arm.size)])
+    spread = shares * (high - low)
+    inner = np.minimum(home - low, high - home) > 3.5 * spread  # never at an end
+    assert inner[[k for k in range(arm.size) if k not in arm.grippers]].any()
     noise, lag = (actions - home)[:, inner], round(LASTS * arm.control_hz)
-    assert noise.std(0) == pytest.approx(SPREAD * (high - low)[inner], rel=0.15)
+    assert noise.std(0) == pytest.approx(spread[inner], rel=0.15)
     alike = np.array([np.corrcoef(n[:-lag], n[lag:])[0, 1] for n in noise.T])
     assert np.abs(alike - np.exp(-1.0)).max() < 0.12
     assert ((actions >= low) & (actions <= high)).all()
