@@ -1,12 +1,17 @@
 """The tables of `robolearn bench-foreign`: policies on tasks that others wrote."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from robolearn.tables import LEARNERS, NOT_MEASURED, Results, Rows, percent, success
+from robolearn.stats import mean_interval
+from robolearn.tables import LEARNERS, NOT_MEASURED, Result, Results, Rows, percent, success
 
-PACKAGES: Final = ("metaworld", "aloha", "pusht")
+PACKAGES: Final = {
+    "metaworld": "Meta-World, MT10",
+    "aloha": "gym-aloha",
+    "pusht": "gym-pusht",
+}
 
 
 def foreign_table(package: str, results: Results) -> Rows:
@@ -29,6 +34,30 @@ def _cell(row: dict | None) -> str:
     return f"{success(row)}, n = {row['n']}, {row['seconds']:.0f} s"
 
 
+def summary_table(results: Results) -> Rows:
+    """Mean success of every policy over the tasks of a package on which it was measured."""
+    measured = {package: results.get(package, {}).get("tasks", {}) for package in PACKAGES}
+    seen = [rows for tasks in measured.values() for rows in tasks.values()]
+    names = [name for name in LEARNERS if any(name in rows for rows in seen)]
+    table = [["", *(LEARNERS[name] for name in names)]]
+    for package, tasks in measured.items():
+        table.append([PACKAGES[package], *(_mean_cell(name, tasks) for name in names)])
+    return table
+
+
+def _mean_cell(name: str, tasks: Mapping[str, Mapping[str, Result]]) -> str:
+    rows = [rows[name] for rows in tasks.values() if name in rows]
+    if not rows:
+        return NOT_MEASURED
+    means = [[row[f"success{end}"] for row in rows] for end in ("", "_low", "_high")]
+    mean, spent = sum(means[0]) / len(rows), sum(row["seconds"] for row in rows) / len(rows)
+    low, high = mean_interval(*means)
+    rate = success({"success": mean, "success_low": low, "success_high": high})
+    of = f"{len(rows)} of {len(tasks)} tasks" if len(tasks) > 1 else "1 task"
+    return f"{rate}, {of}, n = {sum(row['n'] for row in rows)}, {spent:.0f} s each"
+
+
 TABLES: Final[dict[str, Callable[[Results], Rows]]] = {
-    package: partial(foreign_table, package) for package in PACKAGES
+    **{package: partial(foreign_table, package) for package in PACKAGES},
+    "foreign": summary_table,
 }

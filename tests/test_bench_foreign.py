@@ -128,6 +128,18 @@ def test_the_table_has_a_column_for_each_policy():
     assert tables.NOT_MEASURED in docs._markdown(docs.TABLES["pusht"]({}))
 
 
+def test_the_summary_has_the_mean_over_the_tasks_that_were_measured():
+    one = {"success": 0.5, "success_low": 0.4, "success_high": 0.6, "n": 50, "seconds": 100.0}
+    all_ = {"success": 1.0, "success_low": 0.9, "success_high": 1.0, "n": 30, "seconds": 200.0}
+    tasks = {"a": {"flow": one, "act": one}, "b": {"flow": all_}}
+    text = docs._markdown(docs.TABLES["foreign"]({"aloha": {"tasks": tasks}}))
+    assert "|   | flow | LeRobot ACT |" in text
+    flow = "**75 %** (67.9 % to 80 %), 2 of 2 tasks, n = 80, 150 s each"
+    act = "**50 %** (40 % to 60 %), 1 of 2 tasks, n = 50, 100 s each"
+    assert f"| gym-aloha | {flow} | {act} |" in text
+    assert f"| gym-pusht | {tables.NOT_MEASURED} | {tables.NOT_MEASURED} |" in text
+
+
 def test_pictures_are_as_large_as_a_package_needs_or_as_asked_for():
     asked = BenchForeignConfig("aloha", image_size=(24, 32))
     sizes = [
