@@ -114,14 +114,18 @@ def _text(path: Path) -> str:
 
 
 def revision() -> str:
-    """The commit that runs, with "+" for uncommitted changes; "" outside a git checkout."""
+    """The commit that runs, with "+" for uncommitted changes; "" outside a git checkout.
+
+    Results are no changes: a command that writes its own again and again runs the same code.
+    """
     here = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*here, "rev-parse", "--short=12", "HEAD"], **_QUIET).stdout.strip()
-        changed = subprocess.run([*here, "diff", "--quiet", "HEAD"], **_QUIET).returncode
+        code = [":(top)", ":(top,exclude)docs/results"]
+        changed = subprocess.run([*here, "diff", "--quiet", "HEAD", "--", *code], **_QUIET)
     except OSError:  # no git on this machine
         return ""
-    return commit + ("+" if commit and changed else "")
+    return commit + ("+" if commit and changed.returncode else "")
 
 
 _QUIET: Final[dict[str, Any]] = {"capture_output": True, "text": True, "check": False}
