@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, fields
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 import gymnasium
 import numpy as np
@@ -25,6 +25,8 @@ from robolearn.registry import env_versions, make_env
 from robolearn.robot import as_vector, kept_episodes, open_robot, open_simulated
 from robolearn.rollout import Observation, asking
 from robolearn.workers import Job, run_seeds
+
+PATIENCE: Final = 100  # episodes in which a script may fail, one after the other
 
 
 @dataclass(frozen=True)
@@ -105,13 +107,31 @@ def _expert(config: RecordConfig) -> Demonstrator:
 
     def episodes(seeds: Iterable[int]) -> Generator[Episode]:
         with closing(run_seeds(job, seeds, **worker_options(config))) as recorded:
-            yield from (e for e in recorded if config.keep_failures or e.success.any())
+            yield from recorded if config.keep_failures else _successes(recorded, config.env)
 
     cameras = dict.fromkeys(task.active_cameras, config.image_size)
     notes: dict[str, Any] = {"env_options": options, "renderer": gl_renderer()}
     if versions := env_versions(config.env):
         notes["versions"] = versions
     return Demonstrator(task.arm, cameras, notes, episodes)
+
+
+def _successes(episodes: Iterable[Episode], env_id: str) -> Generator[Episode]:
+    """Those that succeeded.
+
+    Raises:
+        ValueError: so many failed one after the other that waiting is no use.
+    """
+    failed = 0
+    for episode in episodes:
+        failed = 0 if episode.success.any() else failed + 1
+        if not failed:
+            yield episode
+        if failed == PATIENCE:
+            raise ValueError(
+                f"the script of {env_id} failed {failed} times in a row: make the task easier, "
+                "such as by a lower level of --variations, or add --keep-failures"
+            )
 
 
 def task_options(config: RecordConfig) -> dict[str, Any]:

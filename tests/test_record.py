@@ -39,6 +39,16 @@ def test_failures_of_the_expert_are_dropped_unless_they_are_wanted(tmp_path, toy
     assert EpisodeDataset(tmp_path / "d").episodes.success.tolist() == [True, False, True]
 
 
+def test_a_script_that_only_fails_does_not_go_on_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr("robolearn.record.PATIENCE", 1)
+    words = f"the script of {toy.ENV_ID} failed 1 times in a row: make the task easier"
+    with pytest.raises(ValueError, match=words):
+        record(config(tmp_path / "d", episodes=3, seed=9))
+    assert seeds(tmp_path / "d") == [9]  # what was recorded stays
+    monkeypatch.setattr("robolearn.record.PATIENCE", 2)  # a success begins the count anew
+    assert record(config(tmp_path / "d", episodes=9, seed=9)) == 9
+
+
 def test_a_recording_goes_on_without_repeating_a_seed(tmp_path):
     folder = tmp_path / "d"
     assert record(config(folder, episodes=3, seed=4)) == 3
