@@ -85,7 +85,8 @@ INSTEAD = {
     "robolearn record --out data/cubes --ray auto": "true",
     "robolearn bench-policies": "true",
     "robolearn bench-foreign metaworld --variations tremble 4": "true",
-    "robolearn bench-foreign aloha": "true",
+    "robolearn bench-foreign aloha --tasks gym_aloha/AlohaTransferCube-v0 "
+    "--variations tremble 1": "true",
     "robolearn bench-foreign pusht --demonstrations 200": "true",
     "robolearn record --out data/cubes": "robolearn record --out data/cubes --episodes 2 "
     "--workers 0",
