@@ -5,6 +5,7 @@ also opens in virtual environments without robolearn (`foreign_worker.py`), so d
 but each other, gymnasium, numpy and their package. Units are the package's own.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar, Final
@@ -193,12 +194,12 @@ class Door:
         self.env.close()
 
 
-class Scripted(Door):
+class Scripted(Door, ABC):
     """A door to a task for which there is a script of ours, begun anew in every episode."""
 
+    @abstractmethod
     def script(self) -> Iterator[np.ndarray]:
         """The actions (J,) of the episode that has just begun, without end."""
-        raise NotImplementedError
 
     def begin(self, seed: int, instruction: str) -> str:
         """See `Door`."""

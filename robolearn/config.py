@@ -78,8 +78,8 @@ def check_same(config: object, folder: Path, name: str, free: Collection[str]) -
     """
     settings = {key: value for key, value in to_json(config).items() if key not in free}
     try:
-        told = json.loads((folder / name).read_text())
-        known = {key: value for key, value in _complete(config, told).items() if key not in free}
+        told = _complete(config, json.loads((folder / name).read_text()), free)
+        known = {key: value for key, value in told.items() if key not in free}
     except FileNotFoundError:
         known = settings
     except (ValueError, TypeError, AttributeError) as error:
@@ -90,20 +90,12 @@ def check_same(config: object, folder: Path, name: str, free: Collection[str]) -
     _write_json(settings, folder, name)
 
 
-def _complete(config: object, told: dict[str, Any]) -> dict[str, Any]:
+def _complete(config: object, told: dict[str, Any], free: Collection[str]) -> dict[str, Any]:
     """What a file tells of a config; settings that it does not know were as by default."""
     if not dataclasses.is_dataclass(config):
         return told
-    known = dict(told)
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name in told and isinstance(told[field.name], dict):
-            known[field.name] = _complete(value, told[field.name])
-        elif field.name not in told and callable(field.default_factory):
-            known[field.name] = to_json(field.default_factory())
-        elif field.name not in told and field.default is not dataclasses.MISSING:
-            known[field.name] = to_json(field.default)
-    return known
+    kept = {key: value for key, value in to_json(config).items() if key in free}
+    return to_json(from_json(type(config), told | kept))
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> str:
