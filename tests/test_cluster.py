@@ -68,6 +68,24 @@ def test_an_exception_in_an_episode_arrives(nodes):
     assert len(taken) <= 8  # only a few seeds are taken ahead
 
 
+def test_what_was_begun_ends_by_itself(nodes, tmp_path):
+    """Ray kills the process that cancels a task which is done at that moment."""
+    taken = []
+    endless = (taken.append(seed) or seed for seed in count())
+    episodes = play(Job(toy.ENV_ID, ExpertAgent, reduce=partial(note, tmp_path)), endless, nodes)
+    next(episodes)
+    episodes.close()
+    deadline = time.monotonic() + 60
+    while {path.name for path in tmp_path.iterdir()} != set(map(str, taken)):
+        assert time.monotonic() < deadline, f"not played: {taken}"
+        time.sleep(0.1)
+
+
+def note(folder, episode):
+    time.sleep(0.3)  # so that the first is done while others are not
+    (folder / str(seed_of(episode))).touch()
+
+
 def test_a_worker_serves_one_job_after_the_other(nodes):
     """An error, or another job, leaves nothing open."""
     seeds = Job(toy.ENV_ID, ExpertAgent, {"fail": 3}, reduce=seed_of)
