@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, success
+from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, points, success
 
 PRACTISED: Final = "+"  # in the name of a method that has practised
 
@@ -11,14 +11,12 @@ PRACTISED: Final = "+"  # in the name of a method that has practised
 def act2goal_table(results: Results) -> Rows:
     """Success of every method on every task, in distribution, and the mean beside the first."""
     tasks, means = _of(results)
-    rows = [["", *tasks, "mean", "points", "p", "a decision"]]
+    rows = [["", *tasks, "mean", "points", "a decision"]]
     for number, (name, mean) in enumerate(_methods(means)):
         cells = [success(task[name]["in_distribution"]) for task in tasks.values()]
         found = mean["in_distribution"]
-        pairs = [f"{found['gain_points']:+.1f}", f"{found['p_value']:.2g}"] if number else ["", ""]
-        rows.append(
-            [f"`{name}`", *cells, percent(found["success"]), *pairs, f"{mean['plan_ms']:.0f} ms"]
-        )
+        gain, decision = points(found) if number else "", f"{mean['plan_ms']:.0f} ms"
+        rows.append([f"`{name}`", *cells, percent(found["success"]), gain, decision])
     return _or_unmeasured(rows)
 
 
@@ -41,13 +39,13 @@ def _at(method: Result | None, number: int) -> str:
 def practice_table(results: Results) -> Rows:
     """Success before and after practice, out of distribution and in it."""
     tasks, _ = _of(results)
-    rows = [["task", "method", "beyond, before", "beyond, after", "p", "minutes", "forgotten"]]
+    rows = [["task", "method", "beyond, before", "beyond, after", "points", "minutes", "forgotten"]]
     for task, methods in tasks.items():
         for name in (name for name in methods if PRACTISED in name):
             before, after = methods[name.partition(PRACTISED)[0]], methods[name]
             beyond = after["out_of_distribution"]
             shown = [success(row["out_of_distribution"]) for row in (before, after)]
-            figures = [f"{beyond['p_value']:.2g}", f"{after['minutes']:.1f}"]
+            figures = [points(beyond), f"{after['minutes']:.1f}"]
             lost = f"{after['forgetting_points']:+.1f} points"
             rows.append([task, f"`{name}`", *shown, *figures, lost])
     return _or_unmeasured(rows)

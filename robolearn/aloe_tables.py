@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, success
+from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, points, success
 
 # Conditions of `bench-aloe`, and what the table calls them.
 ELSEWHERE: Final = {"recovery": "pushed", "unseen": "unseen objects"}
@@ -16,7 +16,7 @@ def aloe_table(results: Results, name: str = "aloe") -> Rows:
     tasks: dict[str, Result] = aloe.get("tasks", {})
     means = aloe.get("mean", {})
     elsewhere = [key for key in ELSEWHERE if any(key in mean for mean in means.values())]
-    columns = ["mean", "points", "p", "per hour", "AUC", *(ELSEWHERE[key] for key in elsewhere)]
+    columns = ["mean", "points", "per hour", "AUC", *(ELSEWHERE[key] for key in elsewhere)]
     rows = [["", *tasks, *columns]]
     for name, mean in means.items():
         cells = [success(task[name]) for task in tasks.values()]
@@ -28,8 +28,7 @@ def aloe_table(results: Results, name: str = "aloe") -> Rows:
 def _beside(name: str, mean: dict[str, Any]) -> list[str]:
     first = name == "base"
     return [
-        "" if first else f"{mean['gain_points']:+.1f}",
-        "" if first else f"{mean['p_value']:.2g}",
+        "" if first else points(mean),
         f"{mean['per_hour']:.0f}",
         f"{mean['critic_auc']:.3f}" if "critic_auc" in mean else "",
     ]

@@ -1,19 +1,19 @@
 """`robolearn reproduce`: runs what the result files say was run, and prints which figures moved.
 
-Every file in docs/results holds the command that wrote it. The commands run again in a folder of
-their own, whose `runs/...` take the place of those that the commands name, so that nothing that was
-made before helps. Then the tables of README are made of the old results and of the new ones, and
-compared cell by cell:
+Every file in docs/results holds the command that wrote it. The commands run again, each in a folder
+of its own, and take the policies that `demo` and `long` make anew, so that nothing that was made
+before helps. A file whose rows came from several commands is measured whole. Then the tables of
+README are made of the old results and of the new ones, and compared cell by cell:
 
 | a cell with | has moved if |
 |---|---|
-| an interval | the two intervals do not overlap |
+| intervals | two of them do not overlap |
 | a p-value | a difference is real (p < 0.05) in one of them only, or turned round |
 | other numbers | one of them differs by more than `tolerance` of the larger one |
 | a command | never |
 
 Speeds are of the machine: on another one, ratios stay and times move. What was finished stays, so a
-run that was cut off goes on.
+run that was cut off goes on. What can't be made again does not keep the others from it.
 """
 
 import re
@@ -22,7 +22,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 FIRST: Final = ("demo", "long")  # whose policies others measure
-RUNS: Final = "runs/"
+# A run of theirs, also in flow=runs/demo.
+MADE: Final = re.compile(rf"(?<![^=])runs/(?=(?:{'|'.join(FIRST)})(?:/|$))")
 REAL: Final = 0.05  # a smaller p-value is of a real difference
 INTERVAL: Final = re.compile(r"\((?P<low>[\d.]+) % to (?P<high>[\d.]+) %\)")
 EFFECT: Final = re.compile(r"(?P<points>[+-][\d.]+) \(p (?P<p>[\d.e+-]+)\)")
@@ -63,15 +63,26 @@ def reproduce(config: ReproduceConfig) -> list[Moved]:
     """Runs what is missing, and returns the cells that moved.
 
     Raises:
-        ValueError: unknown names, or a command that failed; what was finished is kept.
+        ValueError: unknown names, or commands that failed; what was finished is kept.
     """
     from robolearn.docs import load_results
 
     before, new = load_results(config.results), config.out / "results"
+    failed = []
     for name in _names(config, before):
         for part, asked in _parts(before[name]).items():
             if part not in _parts(load_results(new).get(name)):
-                _run(name, anew(asked["command"], asked["config"], config.out))
+                folders = {"out": config.out / name / part, "results": new}
+                arguments = anew(asked, folders, config.out)
+                if _is_of_some(asked, before[name]):
+                    arguments = _without("tasks", arguments)
+                if not _runs(name, arguments):
+                    failed.append(name)
+    if failed:
+        raise ValueError(
+            f"{', '.join(failed)} could not be made again: see above, mend it, run this again, or "
+            "take --only for the others"
+        )
     now = load_results(new)
     return list(moved(config.document.read_text(), before, {**before, **now}, config.tolerance))
 
@@ -90,26 +101,39 @@ def _parts(result: Result | None) -> Mapping[str, Result]:
     return {} if result is None else result.get("parts", {"": result})
 
 
-def _run(name: str, arguments: list[str]) -> None:
+def _runs(name: str, arguments: list[str]) -> bool:
     Console(stderr=True).print(f"[bold]{name}[/] robolearn {shlex.join(arguments)}")
     done = subprocess.run([sys.executable, "-m", "robolearn", *arguments], check=False)
-    if done.returncode:
-        raise ValueError(f"{name} could not be made again: see above, mend it, run this again")
+    return not done.returncode
 
 
-def anew(command: str, settings: Mapping[str, Any], out: Path) -> list[str]:
-    """The arguments of a command whose runs and results lie in `out` instead."""
-    arguments = shlex.split(command)[1:]
-    for option in ("out", "results"):  # those by default, too
-        if settings.get(option) and f"--{option}" not in arguments:
-            arguments += [f"--{option}", str(settings[option])]
-    return [_elsewhere(before, text, out) for before, text in pairwise(["", *arguments])]
+def anew(asked: Result, folders: Mapping[str, Path], made: Path) -> list[str]:
+    """The arguments of a command with other folders.
+
+    Args:
+        asked: the command as it was typed, and its config.
+        folders: by option, for those that the command has.
+        made: has the runs of `demo` and `long`.
+    """
+    arguments = [MADE.sub(f"{made}/", text) for text in shlex.split(asked["command"])[1:]]
+    for option, folder in folders.items():
+        if option in asked["config"]:
+            arguments = [*_without(option, arguments), f"--{option}", str(folder)]
+    return arguments
 
 
-def _elsewhere(option: str, text: str, out: Path) -> str:
-    if option == "--results":
-        return str(out / "results")
-    return str(out / text.removeprefix(RUNS)) if text.startswith(RUNS) else text
+def _without(option: str, arguments: list[str]) -> list[str]:
+    """The arguments without an option and its values."""
+    if f"--{option}" not in arguments:
+        return arguments
+    at = arguments.index(f"--{option}")
+    after = (k for k in range(at + 1, len(arguments)) if arguments[k].startswith("--"))
+    return arguments[:at] + arguments[next(after, len(arguments)) :]
+
+
+def _is_of_some(asked: Result, result: Result) -> bool:
+    """Whether a command measured fewer tasks than its file holds: the others came before."""
+    return 0 < len(asked["config"].get("tasks") or ()) < len(result.get("tasks") or ())
 
 
 def moved(
@@ -142,18 +166,18 @@ def alike(before: str, now: str, tolerance: float) -> bool:
         return True
     if NUMBER.sub("", before) != NUMBER.sub("", now):
         return False
-    if intervals := _both(INTERVAL, before, now):
-        one, other = ((float(m["low"]), float(m["high"])) for m in intervals)
-        return one[0] <= other[1] and other[0] <= one[1]
-    if effects := _both(EFFECT, before, now):
+    if INTERVAL.search(before):
+        pairs = zip(INTERVAL.finditer(before), INTERVAL.finditer(now), strict=True)
+        return all(_overlap(*pair) for pair in pairs)
+    if effects := [match for cell in (before, now) if (match := EFFECT.search(cell))]:
         return _direction(effects[0]) == _direction(effects[1])
-    pairs = zip(_numbers(before), _numbers(now), strict=True)
-    return all(abs(a - b) <= tolerance * max(abs(a), abs(b)) for a, b in pairs)
+    numbers = zip(_numbers(before), _numbers(now), strict=True)
+    return all(abs(a - b) <= tolerance * max(abs(a), abs(b)) for a, b in numbers)
 
 
-def _both(pattern: re.Pattern[str], *cells: str) -> list[re.Match[str]]:
-    found = [pattern.search(cell) for cell in cells]
-    return [match for match in found if match] if all(found) else []
+def _overlap(one: re.Match[str], other: re.Match[str]) -> bool:
+    (low, high), (lowest, highest) = (map(float, m.group("low", "high")) for m in (one, other))
+    return low <= highest and lowest <= high
 
 
 def _direction(effect: re.Match[str]) -> int:

@@ -30,6 +30,7 @@ SPEEDS: Final = {
     "sampling_speedup_over_lerobot": "training samples from the frame cache, times the rate of "
     "LeRobotDataset with a DataLoader",
 }
+WORLDS: Final = ("simulation", "twin")
 # part, label, figures, how they read, aim
 ARM: Final[tuple[tuple[str, str, tuple[str, ...], Callable[..., str], str], ...]] = (
     (
@@ -63,8 +64,8 @@ ARM: Final[tuple[tuple[str, str, tuple[str, ...], Callable[..., str], str], ...]
     (
         "worlds",
         "success of one checkpoint in simulation and on the twin",
-        ("success_simulation", "success_twin", "n"),
-        lambda one, two, n: f"{percent(one)} and {percent(two)}, n = {n} each",
+        (*(f"success_{world}{end}" for world in WORLDS for end in ("", "_low", "_high")), "n"),
+        lambda *of: f"{_rate(*of[:3])} and {_rate(*of[3:6])}, n = {of[6]} each",
         "within 5 points",
     ),
 )
@@ -274,9 +275,18 @@ def success(result: Result) -> str:
     return f"**{percent(result['success'])}** ({low} to {high})"
 
 
+def points(row: Result) -> str:
+    """What is gained over another on the same seeds, and its p-value; `reproduce` reads it."""
+    return f"{row['gain_points']:+.1f} (p {row['p_value']:.2g})"
+
+
 def percent(share: float) -> str:
     """A share as "12.5 %"."""
     return f"{100 * share:.1f}".removesuffix(".0") + " %"
+
+
+def _rate(share: float, low: float, high: float) -> str:
+    return f"{percent(share)} ({percent(low)} to {percent(high)})"
 
 
 def _times(factor: float) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, success
+from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, points, success
 from robolearn.taco_report import ABLATIONS, LATENCIES, SCORERS, curve
 
 
@@ -14,7 +14,7 @@ def taco_table(results: Results) -> Rows:
     for label, row in _taco_lines(taco).items():
         one, many = row["base"], row["taco"]
         pairs = [str(many[key]) for key in ("gained", "lost")]
-        rows.append([label, success(one), success(many), _points(many), *pairs])
+        rows.append([label, success(one), success(many), points(many), *pairs])
     return rows if len(rows) > 1 else [*rows, [NOT_MEASURED, *[""] * 5]]
 
 
@@ -23,7 +23,7 @@ def taco_scorer_table(results: Results) -> Rows:
     taco = results.get("taco", {})
     rows = [[_candidates(taco), *SCORERS.values()]]
     for label, row in _taco_lines(taco).items():
-        rows.append([label, *(_points(row[name]) for name in SCORERS)])
+        rows.append([label, *(points(row[name]) for name in SCORERS)])
     return rows if len(rows) > 1 else [*rows, [NOT_MEASURED, *[""] * len(SCORERS)]]
 
 
@@ -47,7 +47,7 @@ def taco_ablation_table(results: Results) -> Rows:
     for task, row in results.get("taco", {}).get("ablations", {}).items():
         rows.append([f"TACO as it is, {task}, n = {row['n']}", success(row["taco"]), ""])
         for name, label in ABLATIONS.items():
-            rows.append([label, success(row[name]), _points(row[name])])
+            rows.append([label, success(row[name]), points(row[name])])
     return rows if len(rows) > 1 else [*rows, [NOT_MEASURED, "", ""]]
 
 
@@ -73,10 +73,6 @@ def _taco_lines(taco: Result) -> dict[str, Result]:
         lines |= {f"{task}, {sort}, n = {row['n']}": row for task, row in tasks.items()}
         lines[f"all of them, {sort}"] = taco[sort]
     return lines
-
-
-def _points(row: Result) -> str:
-    return f"{row['gain_points']:+.1f} (p {row['p_value']:.2g})"
 
 
 TABLES: Final[dict[str, Callable[[Results], Rows]]] = {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from robolearn import cli
 from robolearn import reproduce as module
 from robolearn.reproduce import Moved, ReproduceConfig, alike, anew, main, reproduce
 
@@ -14,6 +15,11 @@ README = """<!-- table:serve -->
 <!-- table:success -->
 <!-- /table -->
 """
+
+SERVE = {
+    "command": "robolearn bench-serve --policy runs/demo",
+    "config": {"results": "docs/results"},
+}
 
 
 def demo(success=0.9, low=0.85, high=0.94, seconds=600.0):
@@ -66,7 +72,7 @@ def test_the_command_runs_anew_in_a_folder_of_its_own(project, commands):
     ran, _ = commands
     assert main(ReproduceConfig()) == 0
     out = "runs/reproduce"
-    assert ran == [["demo", "--results", f"{out}/results", "--out", f"{out}/demo"]]
+    assert ran == [["demo", "--out", f"{out}/demo", "--results", f"{out}/results"]]
     assert main(ReproduceConfig()) == 0
     assert len(ran) == 1  # it was done
 
@@ -102,8 +108,10 @@ def test_parts_that_are_done_are_not_run_again(project, commands):
 
 def test_a_command_that_fails_says_so(project, commands):
     commands[1].clear()
-    with pytest.raises(ValueError, match="demo could not be made again: see above"):
+    (project / "docs/results/serve.json").write_text(json.dumps(SERVE))
+    with pytest.raises(ValueError, match="demo, serve could not be made again: see above"):
         reproduce(ReproduceConfig())
+    assert len(commands[0]) == 2  # one failure does not keep the others from it
 
 
 def test_unknown_names_are_refused(project):
@@ -112,10 +120,38 @@ def test_unknown_names_are_refused(project):
 
 
 def test_runs_are_of_this_reproduction_and_policies_too():
-    config = {"out": "runs/bench-arm", "results": "docs/results"}
-    found = anew("robolearn bench-arm --policy runs/demo --episodes 9", config, Path("new"))
-    expected = "bench-arm --policy new/demo --episodes 9 --out new/bench-arm --results new/results"
+    asked = {"command": "robolearn x --policy runs/demo --out a b --agents a=runs/long/run --n 9"}
+    folders = {"out": Path("new/arm"), "results": Path("new/results")}
+    found = anew({**asked, "config": {"out": "a"}}, folders, Path("new"))
+    expected = "x --policy new/demo --agents a=new/long/run --n 9 --out new/arm"
     assert found == expected.split()
+    found = anew({"command": "robolearn x --policy runs/other", "config": {}}, folders, Path("new"))
+    assert found == ["x", "--policy", "runs/other"]  # which nothing here makes
+
+
+def test_rows_of_several_commands_are_measured_at_once(project, commands):
+    ran, found = commands
+    asked = {"command": "robolearn bench --tasks Write Lift --parts experts"}
+    asked |= {"config": {"tasks": ["Write", "Lift"], "results": "docs/results"}}
+    experts = {**asked, "tasks": {"Write": {}, "Lift": {}, "Push": {}}}
+    (project / "docs/results/experts.json").write_text(json.dumps(experts))
+    found |= {"experts": experts}
+    reproduce(ReproduceConfig(only=("experts",)))
+    assert ran[0][:3] == ["bench", "--parts", "experts"]
+    assert "--tasks" not in ran[0]
+
+
+def test_all_results_of_this_project_can_be_made_anew(monkeypatch, tmp_path):
+    """With options that there still are, in folders of their own, with policies made before."""
+    ran = []
+    for name, _, _ in cli.COMMANDS.values():
+        monkeypatch.setattr(f"robolearn.{name}.main", lambda config: ran.append(config) or 0)
+    monkeypatch.setattr(module, "_runs", lambda _, arguments: not cli.main(arguments))
+    monkeypatch.chdir(Path(module.__file__).parents[1])
+    made = tmp_path / "new"
+    reproduce(ReproduceConfig(out=made))
+    outs = [config.out for config in ran if hasattr(config, "out")]
+    assert len({*outs}) == len(outs)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +162,8 @@ def test_runs_are_of_this_reproduction_and_policies_too():
         ("10 and 20 ms", "11 and 22 ms", True),
         ("10 and 20 ms", "10 and 40 ms", False),
         ("296,960", "300,000", True),
+        ("9 % (8 % to 10 %) and 5 % (4 % to 6 %)", "9 % (8 % to 10 %) and 5 % (4 % to 6 %)", True),
+        ("9 % (8 % to 10 %) and 5 % (4 % to 6 %)", "9 % (8 % to 10 %) and 3 % (2 % to 3 %)", False),
         ("+12.0 (p 1e-05)", "+8.1 (p 0.002)", True),
         ("+12.0 (p 1e-05)", "+1.1 (p 0.6)", False),
         ("+12.0 (p 1e-05)", "-12.0 (p 1e-05)", False),
