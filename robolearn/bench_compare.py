@@ -5,7 +5,7 @@ have played. Runs of suites with different hashes are not compared.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,9 @@ def compare(config: BenchCompareConfig) -> Row:
     count = len(runs[0])
     against = [(later, first) for later in entries[count:] for first in entries[:count]]
     suite = summaries[0]["suite"]
-    figures = {"suite": suite, **standings(entries, against, suite["stop"])}
+    differ = _differing(config.runs, [summary["versions"] for summary in summaries])
+    figures = {"suite": suite, "versions_that_differ": differ}
+    figures |= standings(entries, against, suite["stop"])
     if config.out:
         from robolearn.leaderboard import write_leaderboard
 
@@ -76,6 +78,19 @@ def _check_same_suite(folders: Sequence[Path], summaries: Sequence[Row]) -> None
             )
 
 
+def _differing(
+    folders: Sequence[Path], versions: Sequence[Mapping[str, str]]
+) -> dict[str, dict[str, str]]:
+    """Package -> folder -> version, of those with which not all have run."""
+    every = {
+        name: {
+            str(folder): own.get(name, "") for folder, own in zip(folders, versions, strict=True)
+        }
+        for name in sorted(set().union(*versions))
+    }
+    return {name: row for name, row in every.items() if len({*row.values()}) > 1}
+
+
 def _entries(folder: Path, summary: Row) -> list["Entry"]:
     from robolearn.standings import read_entry
 
@@ -95,7 +110,11 @@ def _named_apart(folders: Sequence[Path], runs: Sequence[Sequence["Entry"]]) -> 
 
 def main(config: BenchCompareConfig) -> int:
     """Runs the command."""
-    print(*lines(compare(config)), sep="\n")
+    figures = compare(config)
+    print(*lines(figures), sep="\n")
+    for name, row in figures["versions_that_differ"].items():
+        told = ", ".join(f"{number or 'none'} in {folder}" for folder, number in row.items())
+        print(f"{name} differs, and may be the cause: {told}")
     if config.out:
         print(f"{config.out / 'bench.html'} shows it; bench.json and bench.md lie beside it")
     return 0

@@ -20,7 +20,8 @@ from robolearn import bench_policies
 from robolearn.bench_policies import BenchPoliciesConfig, Name, compared
 from robolearn.config import check_same
 from robolearn.options import WorkerOptions
-from robolearn.results import save_result
+from robolearn.registry import env_versions
+from robolearn.results import save_result, versions
 
 # package -> its tasks: of Meta-World the ten of MT10
 TASKS: Final[dict[str, tuple[str, ...]]] = {
@@ -74,7 +75,8 @@ def bench(config: BenchForeignConfig) -> Row:
     tasks = config.tasks or TASKS[config.package]
     _check(config, tasks)
     check_same(config, config.out / config.package, SETTINGS, FREE)
-    figures: Row = {"tasks": {task: {} for task in tasks}}
+    used = versions() | env_versions(*(f"foreign:{task}" for task in tasks))
+    figures: Row = {"versions": used, "tasks": {task: {} for task in tasks}}
     for policy, task in product(config.policies, tasks):  # what is cut off has one policy whole
         for name, row in compared(_settings(config, task, policy), config.data):
             figures["tasks"][task][name] = row

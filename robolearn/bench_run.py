@@ -16,13 +16,15 @@ from tyro.conf import Positional
 
 from robolearn.config import check_same, to_json
 from robolearn.options import WorkerOptions, worker_options
-from robolearn.results import save_result
+from robolearn.results import save_result, versions
 
 if TYPE_CHECKING:
     from robolearn.options import EvalConfig
     from robolearn.suite import Suite, SuiteTask
 
-SUITE: Final = "suite.json"  # what all that lies in a folder depends on
+# What all that lies in a folder depends on.
+SUITE: Final = "suite.json"
+VERSIONS: Final = "versions.json"
 AGENT: Final = "agent.json"
 SUMMARY: Final = "bench"
 Row = dict[str, Any]
@@ -38,7 +40,7 @@ class BenchRunConfig(WorkerOptions):
     videos: int = 2  # of each agent and task
     page_videos: int = 24  # how many of them the page embeds at most
     device: str = "cpu"
-    results: Path | None = None  # also write the summary here, as SUITE.json; e.g. docs/results
+    results: Path | None = None  # also write the summary here, as suite-SUITE.json
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def run(config: BenchRunConfig) -> Row:
     """
     from robolearn.files import check_writable
     from robolearn.leaderboard import write_leaderboard
+    from robolearn.registry import env_versions
     from robolearn.standings import read_entry, standings
     from robolearn.suite import load_suite
 
@@ -85,7 +88,9 @@ def run(config: BenchRunConfig) -> Row:
     out = config.out or Path("runs/bench") / suite.name
     check_writable(out)
     about = {"name": suite.name, "title": suite.title, "hash": suite.hash, **suite.fixed()}
+    used = versions() | env_versions(*(task.env for task in suite.tasks))
     check_same(about, out, SUITE, free=("name", "title"))
+    check_same(used, out, VERSIONS, free=())
     for agent in agents:
         _claim(agent, agents[0], suite, out / agent.name)
     cells = [(task, agent) for task in suite.tasks for agent in agents]
@@ -93,10 +98,10 @@ def run(config: BenchRunConfig) -> Row:
     labels = [task.label for task in suite.tasks]
     entries = [read_entry(agent.name, out / agent.name, labels) for agent in agents]
     against = [(entry, entries[0]) for entry in entries[1:]]
-    figures = {"suite": about, **standings(entries, against, suite.stop)}
+    figures = {"versions": used, "suite": about, **standings(entries, against, suite.stop)}
     save_result(out, SUMMARY, config, figures)
     if config.results:
-        save_result(config.results, suite.name, config, figures)
+        save_result(config.results, f"suite-{suite.name}", config, figures)
     write_leaderboard(out / f"{SUMMARY}.json", entries, out, config.page_videos)
     return figures
 

@@ -78,14 +78,18 @@ def spec_of(env_id: str) -> EnvSpec:
     return gymnasium.spec(_existing(name))
 
 
-def env_versions(env_id: str) -> dict[str, str]:
-    """The versions of packages that an environment runs with, where they are not robolearn's own.
+def env_versions(*env_ids: str) -> dict[str, str]:
+    """The versions of packages that environments run with, where they are not robolearn's own.
 
     Raises:
-        ValueError: the environment's package is not installed.
+        ValueError: an environment's package is not installed.
     """
-    elsewhere = _elsewhere(env_id)
-    return elsewhere.versions(env_id) if elsewhere else {}
+    return {
+        name: number
+        for env_id in env_ids
+        if (elsewhere := _elsewhere(env_id))
+        for name, number in elsewhere.versions(env_id).items()
+    }
 
 
 def _elsewhere(env_id: str) -> Any:  # noqa: ANN401 (a module)

@@ -20,6 +20,7 @@ from robolearn.bench_run import Agent, BenchRunConfig, clear, contestants, run
 from robolearn.contract import SO101
 from robolearn.evaluate import JOURNAL, evaluate
 from robolearn.options import EvalConfig
+from robolearn.results import versions
 from robolearn.standings import THRESHOLDS, Entry, standings
 from robolearn.stats import holm, mcnemar_exact, paired_difference, wilson
 from robolearn.suite import load_suite
@@ -306,6 +307,30 @@ def test_runs_are_compared_pair_by_pair(finished, tmp_path, toy_run, capsys):
     assert (tmp_path / "both" / "bench.html").exists()
     assert cli.main(["bench", "compare", str(settings.out), str(later.out)]) == 0
     assert "novice against able: " in capsys.readouterr().out
+
+
+def test_versions_that_differ_are_told_and_not_mixed(finished, tmp_path, monkeypatch, capsys):
+    settings, _ = finished
+    monkeypatch.setattr("robolearn.bench_run.versions", lambda: {**versions(), "mujoco": "9.9"})
+    with pytest.raises(ValueError, match=r"begun with other settings \(mujoco .*, not 9\.9\)"):
+        run(settings)
+    later = config(tmp_path, "able=expert")
+    run(later)
+    assert json.loads((later.out / "bench.json").read_text())["versions"]["mujoco"] == "9.9"
+    assert cli.main(["bench", "compare", str(settings.out), str(later.out)]) == 0
+    assert (
+        f"mujoco differs, and may be the cause: {versions()['mujoco']} in "
+        in capsys.readouterr().out
+    )
+
+
+def test_the_summary_goes_where_results_are_under_a_name_of_its_own(finished, tmp_path):
+    """`aloha.json` and `pusht.json` are of bench-foreign."""
+    settings, figures = finished
+    run(replace(settings, results=tmp_path))
+    (path,) = tmp_path.iterdir()
+    assert path.name == "suite-mine.json"
+    assert json.loads(path.read_text())["suite"]["hash"] == figures["suite"]["hash"]
 
 
 def test_runs_of_suites_that_differ_are_not_compared(finished, tmp_path):
