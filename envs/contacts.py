@@ -1,4 +1,4 @@
-"""What the hands of a task touch and hold, from the contacts of the running simulation."""
+"""What arms of a task press on, and their hands touch and hold, from the simulation's contacts."""
 
 from typing import Any, Final
 
@@ -13,6 +13,36 @@ def fingers(task: Any) -> list[tuple[int, int]]:  # noqa: ANN401 (a Manipulation
     model = task.model
     jaws = [model.jnt_bodyid[model.joint(task.arm.joints[k]).id] for k in task.arm.grippers]
     return [(int(model.body_parentid[jaw]), int(jaw)) for jaw in jaws]
+
+
+class Arms:
+    """The arms of a task, from base to fingertips.
+
+    Args:
+        task: the simulated task; it is looked at when asked.
+
+    Attributes:
+        roots: the bodies at their bases.
+    """
+
+    def __init__(self, task: Any) -> None:  # noqa: ANN401
+        self._task, model = task, task.model
+        joints = [model.joint(name).id for name in task.arm.joints]
+        self.roots = {int(model.body_rootid[model.jnt_bodyid[joint]]) for joint in joints}
+        arm = np.isin(model.body_rootid, list(self.roots))
+        self._arm, self._fixed = (on[model.geom_bodyid] for on in (arm, model.body_weldid == 0))
+
+    def pressure(self) -> float:
+        """How hard they press on what does not give way, or on each other, N in all."""
+        data, force = self._task.data, np.zeros(6)
+        pairs = data.contact.geom
+        arm, fixed = (on[pairs] & (pairs >= 0) for on in (self._arm, self._fixed))
+        hard = arm.any(-1) & (arm.all(-1) | fixed.any(-1)) & (data.contact.exclude == 0)
+        total = 0.0
+        for contact in np.flatnonzero(hard):
+            mujoco.mj_contactForce(self._task.model, data, int(contact), force)
+            total += abs(force[0])  # the normal one
+        return total
 
 
 class Hands:

@@ -5,6 +5,7 @@
 | fault | a fault ended the episode |
 | near the goal | time ran out with nearly everything done |
 | wrong thing | something was handled that the instruction does not name, and not what it names |
+| collision | a table, furniture or an arm stopped an arm, and nothing was held and lost |
 | never touched | no finger touched what it is about |
 | never grasped | it was touched, but never held, in a task that takes holding it |
 | dropped, let go | it was held, and at the end no more: a loose thing, or a handle |
@@ -22,17 +23,21 @@ import gymnasium
 import numpy as np
 
 from robolearn.contract import Info
-from robolearn.envs.contacts import CLOTH, Hands
+from robolearn.envs.contacts import CLOTH, Arms, Hands
 from robolearn.envs.task import Task
 
 NEAR: Final = 0.8  # progress from which on an episode was nearly done
 LOST: Final = 0.2  # progress that was made and lost again counts as undone
 GAINED: Final = 0.05  # less progress than this is none
+HARD: Final = 10.0  # N; experts stay below 1 but for single steps, an arm that is stopped pushes 25
+STOPPED: Final = 0.5  # s in a row that an arm presses hard in a collision
 GRASP: Final = 3  # control steps in a row that make a grasp; less is a bump
 FAILURES: Final = (
-    *("fault", "near the goal", "wrong thing", "never touched", "never grasped"),
+    *("fault", "near the goal", "wrong thing", "collision", "never touched", "never grasped"),
     *("dropped", "let go", "undone", "no progress", "out of time"),
 )
+
+UNHANDLED: Final = ("", "never touched", "never grasped")  # for which a collision is the reason
 
 
 class Witness(gymnasium.Wrapper):
@@ -81,19 +86,20 @@ class Witness(gymnasium.Wrapper):
 
 
 class Sight:
-    """What the hands have touched and held in an episode.
+    """What the hands have touched and held in an episode, and what an arm ran into.
 
     Args:
         task: the simulated task.
     """
 
     def __init__(self, task: Any) -> None:  # noqa: ANN401 (a ManipulationEnv)
-        self._task, self._hands = task, Hands(task)
+        self._task, self._hands, self._arms = task, Hands(task), Arms(task)
         model = task.model
-        arm = {int(model.body_rootid[model.jnt_bodyid[model.joint(j).id]]) for j in task.arm.joints}
         moves = model.body_dofnum[model.body_weldid] > 0  # unlike what the task itself moves
         bodies = np.flatnonzero(moves).tolist()
-        self._things = {body for body in bodies if int(model.body_rootid[body]) not in arm}
+        self._things = {
+            body for body in bodies if int(model.body_rootid[body]) not in self._arms.roots
+        }
         self._things |= {CLOTH} if model.nflex else set()
 
     def begin(self) -> None:
@@ -106,6 +112,8 @@ class Sight:
         self._touched: set[int] = set()
         self._grasped: set[int] = set()
         self._steps: dict[int, int] = {}  # in a row that a thing has been held
+        self._pressing = 0.0  # s in a row that an arm has pressed hard
+        self._collided = False
         self.look()
 
     def look(self) -> None:
@@ -114,9 +122,16 @@ class Sight:
         held = self._hands.held() & self._things
         self._steps = {body: self._steps.get(body, 0) + 1 for body in held}
         self._grasped |= {body for body, steps in self._steps.items() if steps >= GRASP}
+        hard = self._arms.pressure() >= HARD
+        self._pressing = self._pressing + 1.0 / self._task.arm.control_hz if hard else 0.0
+        self._collided |= self._pressing >= STOPPED
 
     def group(self) -> str:
         """What the contacts tell of a failure; "" if they tell nothing."""
+        found = self._handling()
+        return "collision" if self._collided and found in UNHANDLED else found
+
+    def _handling(self) -> str:
         grasps = self._task.grasps
         handled = self._grasped if grasps else self._touched
         if not self._about:

@@ -218,7 +218,8 @@ class MujocoDoor(Door):
     def __init__(
         self, name: str, cameras: Sequence[str] | None = None, size: Sequence[int] = (48, 84)
     ) -> None:
-        self._renderers: dict[int, Any] = {}  # by model: one door may have several tasks
+        # By model and size: one door may have several tasks.
+        self._renderers: dict[tuple[int, tuple[int, int]], Any] = {}
         super().__init__(name, cameras, size)
 
     def model_and_data(self) -> tuple[Any, Any]:
@@ -233,24 +234,36 @@ class MujocoDoor(Door):
 
     def picture(self, camera: str) -> np.ndarray:
         """See `Door`."""
+        return self.draw(camera, self.size)
+
+    def draw(self, camera: str, size: tuple[int, int]) -> np.ndarray:
+        """What a camera shows in another size, uint8 (h, w, 3)."""
         model, data = self.model_and_data()
-        drawn = self._renderers.get(id(model)) or self._renderer(model)
-        drawn.update_scene(data, camera)
+        drawn = self._renderers.get((id(model), size)) or self._renderer(model, size)
+        drawn.update_scene(data, camera, self.look())
         return drawn.render()
 
-    def _renderer(self, model: Any) -> Any:  # noqa: ANN401
+    def look(self) -> Any:  # noqa: ANN401
+        """What is drawn, an `mjvOption`; None is everything that MuJoCo draws by itself."""
+        return None
+
+    def _renderer(self, model: Any, size: tuple[int, int]) -> Any:  # noqa: ANN401
         import mujoco
 
         model.vis.quality.offsamples = 0  # acts only before there is a context
-        drawn = mujoco.Renderer(model, *self.size)
+        drawn = mujoco.Renderer(model, *size)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             drawn.scene.flags[int(flag)] = 0
-        self._renderers[id(model)] = drawn
+        self._renderers[id(model), size] = drawn
         return drawn
 
-    def close(self) -> None:
-        """See `Door`."""
+    def forget(self) -> None:
+        """Lets go of what has drawn."""
         for drawn in self._renderers.values():
             drawn.close()
         self._renderers.clear()
+
+    def close(self) -> None:
+        """See `Door`."""
+        self.forget()
         super().close()

@@ -65,6 +65,13 @@ PACKAGES: Final = {
         ("metaworld==3.1.1", "mujoco==3.3.0", "packaging", "setuptools<81"),
         ("metaworld/MT10", "metaworld/MT50", "metaworld/reach-v3"),
     ),
+    "robosuite": Package(
+        ("robosuite==1.5.2", "mujoco==3.3.0", "gymnasium", "h5py"),
+        tuple(
+            f"robosuite/{task}"
+            for task in ("Lift", "PickPlaceCan", "NutAssemblySquare", "ToolHang", "TwoArmTransport")
+        ),
+    ),
 }
 KINDS: Final = {
     "gym_pusht/": Kind("pusht", "foreign_pusht:PushT", 300, scripted=True),
@@ -72,6 +79,10 @@ KINDS: Final = {
     "Fetch": Kind("robotics", "foreign_robotics:Fetch", 50),
     "FrankaKitchen": Kind("robotics", "foreign_robotics:Kitchen", 280),
     "metaworld/": Kind("metaworld", "foreign_metaworld:MetaWorld", 500, scripted=True),
+    # Time limits of robomimic (Mandlekar et al. 2021).
+    "robosuite/ToolHang": Kind("robosuite", "foreign_robosuite:Robosuite", 700),
+    "robosuite/TwoArmTransport": Kind("robosuite", "foreign_robosuite:Robosuite", 700),
+    "robosuite/": Kind("robosuite", "foreign_robosuite:Robosuite", 500),
 }
 
 

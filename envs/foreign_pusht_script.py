@@ -18,10 +18,10 @@ WIDE: Final = 20.0  # between them on the way around it: the pusher is late and 
 SPACING: Final = 14.0  # of the places where pushes begin, pixels
 TILTS: Final = np.radians([-40.0, -20.0, 0.0, 20.0, 40.0])  # from the straight way to the T
 FAR: Final = 130  # pixels that a push goes at most
-QUICK: Final = 20.0  # pixels in a control step, around the T
-SLOW: Final = 10.0  # pixels in a control step, in a push
+QUICK: Final = 25.0  # pixels in a control step, around the T
+SLOW: Final = 15.0  # pixels in a control step, in a push
 DETOUR: Final = 10.0 * FIELD  # pixels that are rather gone than the T touched on the way
-REST: Final = 3  # control steps in which the pusher comes to rest
+REST: Final = 2  # control steps in which the pusher comes to rest
 STEP: Final = 0.01  # s, of the world
 
 

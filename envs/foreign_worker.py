@@ -148,6 +148,8 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 (whatever it is, it is told)
             message = encode(["crash", f"{type(error).__name__}: {error}"])
         print(message, file=answers, flush=True)
+    if door is not None:
+        door.close()
 
 
 def door_of(kind: str) -> Any:  # noqa: ANN401

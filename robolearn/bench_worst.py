@@ -155,6 +155,9 @@ class _Trials:
     def open(self) -> "_Player":
         return _Player(self.settings)
 
+    def versions(self) -> dict[str, str]:
+        return versions()
+
 
 class _Player:
     """Opens the environment anew whenever the dynamics are others."""

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from robolearn.processes import DEATHS
-from robolearn.results import versions
 
 if TYPE_CHECKING:
     from robolearn.workers import Opens, Play, Runs
@@ -52,7 +51,7 @@ def on_cluster(job: "Opens", address: str, workers: int) -> Iterator["Play"]:
         ChildProcessError: workers die again and again.
     """
     ray = connected(address, workers)
-    work = _Work(uuid4().hex, [ray.put(job)], Path.cwd(), versions())
+    work = _Work(uuid4().hex, [ray.put(job)], Path.cwd(), job.versions())
     variables = {name: os.environ[name] for name in CARRIED if name in os.environ}
     task = ray.remote(_run).options(
         num_cpus=1,
@@ -163,15 +162,17 @@ class _Work:
 
         Raises:
             OSError: this node lacks what it takes.
+            ValueError: it lacks a package of other tasks.
         """
         import ray
         import torch
 
         where = f"the node {ray.util.get_node_ip_address()}"
-        for name, here in versions().items():
-            if here != self.versions[name]:
+        job = ray.get(self.job[0])
+        for name, here in job.versions().items():
+            if here != self.versions.get(name):
                 raise OSError(
-                    f"{where} has {name} {here}, not {self.versions[name]}; install the same "
+                    f"{where} has {name} {here}, not {self.versions.get(name)}; install the same "
                     "versions on all nodes, or episodes would differ"
                 )
         if not self.folder.is_dir():
@@ -180,7 +181,7 @@ class _Work:
             )
         os.chdir(self.folder)
         torch.set_num_threads(1)
-        return ray.get(self.job[0]).open()
+        return job.open()
 
 
 _opened: "tuple[str, Runs] | None" = None  # what this process of a node has open

@@ -3,6 +3,7 @@
 The same seed gives the same episode, so what is filmed is what was counted.
 """
 
+from collections import Counter
 from contextlib import closing
 from itertools import count
 from pathlib import Path
@@ -28,13 +29,15 @@ VIDEO_EVERY: Final = 2  # frames of an episode that are filmed, at as much less 
 def film(config: EvalConfig, job: Job, episodes: list[EpisodeResult], out: Path) -> None:
     """Films failures first, then successes, and notes the files in the rows of `episodes`.
 
+    Of every group of failures there is a film before there is a second one of any.
+
     Args:
         config: tells how many.
         job: what played them.
         episodes: what was counted.
         out: folder of the evaluation.
     """
-    failed = [e for e in episodes if not e["success"]]
+    failed = _groups_in_turn([e for e in episodes if not e["success"]])
     solved = [e for e in episodes if e["success"]]
     failed = failed[: max(config.videos // 2, config.videos - len(solved))]
     wanted = [*failed, *solved][: config.videos]
@@ -53,6 +56,17 @@ def film(config: EvalConfig, job: Job, episodes: list[EpisodeResult], out: Path)
             strip = f"videos/{episode['seed']:07d}.png"
             if isinstance(actor, PolicyAgent) and write_strip(actor.policy, played, out / strip):
                 episode["strip"] = strip
+
+
+def _groups_in_turn(failed: list[EpisodeResult]) -> list[EpisodeResult]:
+    """The first of every group, then the second of each that has one, and so on."""
+    groups = Counter[str]()
+    turns = []
+    for episode in failed:
+        group = episode.get("failure", "")
+        turns.append(groups[group])
+        groups[group] += 1
+    return [failed[k] for k in np.argsort(turns, kind="stable")]
 
 
 def _draw_everything(env: gymnasium.vector.SyncVectorEnv) -> None:

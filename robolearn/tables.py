@@ -211,6 +211,7 @@ def soak_table(results: Results) -> Rows:
     """Random actions, for long."""
     soak = results.get("soak", {})
     lines: dict[str, Callable[[Result], str]] = {
+        "tasks": lambda r: str(len(r["tasks"])),
         "control steps with random actions": lambda r: f"{r['steps']:,}",
         "NaN in an observation": lambda r: str(r["nans"]),
         "simulations that diverged": lambda r: str(r["diverged"]),

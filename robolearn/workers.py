@@ -16,7 +16,8 @@ import gymnasium
 from robolearn.cluster import on_cluster
 from robolearn.episodes import Episode
 from robolearn.processes import in_processes
-from robolearn.registry import make_env
+from robolearn.registry import env_versions, make_env
+from robolearn.results import versions
 from robolearn.rollout import Actor, rollout
 
 Opener = Callable[[gymnasium.vector.VectorEnv], Actor]
@@ -52,6 +53,10 @@ class Job:
         """Makes the environment and the actor."""
         return Worker(self)
 
+    def versions(self) -> dict[str, str]:
+        """See `Opens`."""
+        return versions() | env_versions(self.env_id)
+
 
 class Runs(Protocol):
     """What is open in a worker."""
@@ -68,6 +73,13 @@ class Opens(Protocol):
 
     def open(self) -> Runs:
         """Makes what runs."""
+
+    def versions(self) -> dict[str, str]:
+        """Those of the packages that it depends on, where this is asked.
+
+        Raises:
+            ValueError: one is not installed.
+        """
 
 
 class Worker:

@@ -14,7 +14,7 @@ from test_evaluate import config, same
 from test_rollout import assert_same
 from test_workers import Mortal, open_policy, reset_options, seed_of
 
-from robolearn import cluster
+from robolearn import cluster, workers
 from robolearn.agent import ExpertAgent
 from robolearn.dataset import EpisodeDataset
 from robolearn.evaluate import evaluate
@@ -110,7 +110,7 @@ def test_recordings_and_evaluations_are_the_same(nodes, tmp_path, toy_run):
 
 
 def test_a_node_with_other_versions_is_refused(nodes, monkeypatch):
-    monkeypatch.setattr(cluster, "versions", lambda: {**versions(), "mujoco": "1.0"})
+    monkeypatch.setattr(workers, "versions", lambda: {**versions(), "mujoco": "1.0"})
     with pytest.raises(OSError, match="has mujoco .*, not 1.0; install the same versions"):
         list(play(Job(toy.ENV_ID, ExpertAgent), [1], nodes))
 

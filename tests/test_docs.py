@@ -450,8 +450,9 @@ def test_peers_and_soak_tables():
     text = table("peers", {"speed": {"peers": {"Fetch": row, "Broken": {"error": "no"}}}})
     assert "| Fetch | 1630 | 65 % | 0.2 ms | 160 |" in text
     assert "| Broken | not measured yet |" in text
-    soak = {"steps": 10_000_000, "nans": 0, "memory_growth_bytes": 3 * 2**20}
+    soak = {"steps": 10_000_000, "nans": 0, "memory_growth_bytes": 3 * 2**20, "tasks": {"Lift": {}}}
     text = table("soak", {"soak": soak})
+    assert "| tasks | 1 |" in text
     assert "| control steps with random actions | 10,000,000 |" in text
     assert "| memory that they took | 3 MiB |" in text
     assert "| exceptions | not measured yet |" in text

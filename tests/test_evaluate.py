@@ -16,6 +16,7 @@ from robolearn import evaluate as evaluation
 from robolearn.checkpoint import CheckpointError
 from robolearn.config import config_hash, load_config
 from robolearn.evaluate import default_folder, evaluate, main, shuffled_instructions
+from robolearn.filming import _groups_in_turn
 from robolearn.options import EvalConfig
 from robolearn.results import EpisodeResult, Result
 from robolearn.rollout import rollout
@@ -213,6 +214,12 @@ def test_the_films_are_of_the_counted_episodes(tmp_path, toy_run, skilled):
         # The last picture shows the end: a full bar, green after success.
         bar = frames[-1][-1, :, :].astype(int)
         assert ((bar[:, 1] - bar[:, 0]).mean() > 60) == episode["success"]
+
+
+def test_every_group_of_failures_is_filmed_before_one_is_filmed_again():
+    groups = ["dropped", "dropped", "fault", "dropped", "collision", "fault"]
+    failed = [{"seed": seed, "failure": group} for seed, group in enumerate(groups)]
+    assert [e["seed"] for e in _groups_in_turn(failed)] == [0, 2, 4, 1, 5, 3]
 
 
 @pytest.mark.parametrize(("videos", "filmed"), [(2, 2), (1, 1), (50, 6)])

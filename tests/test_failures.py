@@ -72,6 +72,29 @@ def opened(action):
     return np.r_[action[:-1], np.float32(1.0)]
 
 
+def leaning(env):
+    """Forward and down, on and on."""
+    env.reset(seed=0)
+    position = np.array(env.unwrapped.joints.position(env.unwrapped.data.qpos), np.float32)
+    while True:
+        position[1] += 0.03
+        yield np.minimum(position, env.unwrapped.arm.high)
+
+
+@pytest.mark.parametrize("name", ["PickPlace", "Reach"])
+def test_an_arm_that_leans_on_the_table_collided(name):
+    env = open_task(name, 70)
+    assert ending(env, 0, leaning(env))[Info.FAILURE] == "collision"
+
+
+@pytest.mark.parametrize("name", ["PickPlace", "Handover", "Write", "EdgeGrasp"])
+def test_experts_collide_with_nothing(name):
+    env = open_task(name, 600)
+    for seed in range(2):
+        ending(env, seed, expert(env, seed))
+        assert not env._sight._collided
+
+
 def test_what_is_let_go_half_way_was_dropped():
     seed = 1
     held = grasp_steps(open_task("PickPlace", 200), seed)
