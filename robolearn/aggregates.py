@@ -54,8 +54,8 @@ def _wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def performance_profile(strata: Sequence[np.ndarray], thresholds: np.ndarray) -> np.ndarray:
     """The share of episodes with a score of at least each threshold (K,), of strata (n_t,).
 
-    Every task counts alike. Agarwal et al. ask for more than the threshold, of which a success, whose
-    score is the most there is, would have none.
+    Every task counts alike. Agarwal et al. ask for more than the threshold, which the score of a
+    success, the most that there is, would never be at the last one.
     """
     return np.mean([(stratum[:, None] >= thresholds).mean(0) for stratum in strata], axis=0)
 

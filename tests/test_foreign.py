@@ -1,6 +1,7 @@
 """Tasks of other packages behind the contract: a toy of no package at all, and the real ones."""
 
 import json
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -163,6 +164,27 @@ def test_what_is_missing_says_how_to_install_it(monkeypatch, tmp_path):
         make_env("foreign:gym_pusht/PushT-v0")
     with pytest.raises(ValueError, match="metaworld is missing.*robolearn envs --install meta"):
         make_env("foreign:metaworld/reach-v3")
+
+
+def test_each_package_is_installed_in_an_environment_of_its_own(monkeypatch, tmp_path, capsys):
+    asked = {}
+    monkeypatch.setenv(foreign_packages.HOME, str(tmp_path))
+    monkeypatch.setattr(foreign_packages.venvs, "install", asked.__setitem__)
+    assert main(["envs", "--install", "aloha", "robosuite"]) == 0
+    names = ("aloha", "robosuite")
+    assert asked == {tmp_path / name: PACKAGES[name].requirements for name in names}
+    assert f"aloha is installed in {tmp_path / 'aloha'}" in capsys.readouterr().out
+
+
+def test_a_package_that_cannot_be_installed_says_why(monkeypatch, tmp_path, capsys):
+    def fail(folder, requirements):
+        raise subprocess.CalledProcessError(1, requirements, stderr="building\nno space left")
+
+    monkeypatch.setattr(foreign_packages.venvs, "install", fail)
+    assert main(["envs", "--install", "aloha"]) == 1
+    assert "aloha cannot be installed: no space left" in capsys.readouterr().err
+    assert main(["envs", "--install", "alohha"]) == 1
+    assert "no package 'alohha'; choose among pusht, aloha" in capsys.readouterr().err
 
 
 def test_a_task_without_an_expert_records_nothing(tmp_path, capsys):
