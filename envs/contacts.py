@@ -29,17 +29,28 @@ class Arms:
         self._task, model = task, task.model
         joints = [model.joint(name).id for name in task.arm.joints]
         self.roots = {int(model.body_rootid[model.jnt_bodyid[joint]]) for joint in joints}
-        arm = np.isin(model.body_rootid, list(self.roots))
-        self._arm, self._fixed = (on[model.geom_bodyid] for on in (arm, model.body_weldid == 0))
+        arm, fixed = np.isin(model.body_rootid, list(self.roots)), model.body_weldid == 0
+        hand = np.full(model.nbody, -1)
+        for number, bodies in enumerate(fingers(task)):
+            hand[list(bodies)] = number
+        bodies_of = model.geom_bodyid
+        self._moving, self._hard = (arm & ~fixed)[bodies_of], (arm | fixed)[bodies_of]
+        self._hand = hand[bodies_of]
 
     def pressure(self) -> float:
-        """How hard they press on what does not give way, or on each other, N in all."""
+        """How hard they press on what does not give way, or on each other, N in all.
+
+        What the two fingers of a hand do to each other does not count.
+        """
         data, force = self._task.data, np.zeros(6)
-        pairs = data.contact.geom
-        arm, fixed = (on[pairs] & (pairs >= 0) for on in (self._arm, self._fixed))
-        hard = arm.any(-1) & (arm.all(-1) | fixed.any(-1)) & (data.contact.exclude == 0)
+        pairs = data.contact.geom[data.contact.exclude == 0]
+        solid = pairs.min(-1, initial=0) >= 0  # no cloth
+        a_hand = (self._hand[pairs[:, 0]] == self._hand[pairs[:, 1]]) & (
+            self._hand[pairs[:, 0]] >= 0
+        )
+        hard = self._moving[pairs].any(-1) & self._hard[pairs].all(-1) & solid & ~a_hand
         total = 0.0
-        for contact in np.flatnonzero(hard):
+        for contact in np.flatnonzero(data.contact.exclude == 0)[hard]:
             mujoco.mj_contactForce(self._task.model, data, int(contact), force)
             total += abs(force[0])  # the normal one
         return total

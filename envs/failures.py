@@ -112,7 +112,7 @@ class Sight:
         self._touched: set[int] = set()
         self._grasped: set[int] = set()
         self._steps: dict[int, int] = {}  # in a row that a thing has been held
-        self._pressing = 0.0  # s in a row that an arm has pressed hard
+        self._pressing = 0  # steps in a row that an arm has pressed hard
         self._collided = False
         self.look()
 
@@ -122,9 +122,8 @@ class Sight:
         held = self._hands.held() & self._things
         self._steps = {body: self._steps.get(body, 0) + 1 for body in held}
         self._grasped |= {body for body, steps in self._steps.items() if steps >= GRASP}
-        hard = self._arms.pressure() >= HARD
-        self._pressing = self._pressing + 1.0 / self._task.arm.control_hz if hard else 0.0
-        self._collided |= self._pressing >= STOPPED
+        self._pressing = self._pressing + 1 if self._arms.pressure() >= HARD else 0
+        self._collided |= self._pressing >= STOPPED * self._task.arm.control_hz
 
     def group(self) -> str:
         """What the contacts tell of a failure; "" if they tell nothing."""

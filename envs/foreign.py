@@ -199,6 +199,12 @@ def _registered(name: str) -> EnvSpec:
     return gymnasium.spec(plain)
 
 
+def package_of(env_id: str) -> str:
+    """The known package of a task; "" for one of any other."""
+    kind = kind_of(env_id.removeprefix(PREFIX))
+    return kind.package if kind else ""
+
+
 def versions(env_id: str) -> dict[str, str]:
     """The versions that a task depends on, where it runs.
 

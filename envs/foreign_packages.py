@@ -79,7 +79,11 @@ KINDS: Final = {
     "Fetch": Kind("robotics", "foreign_robotics:Fetch", 50),
     "FrankaKitchen": Kind("robotics", "foreign_robotics:Kitchen", 280),
     "metaworld/": Kind("metaworld", "foreign_metaworld:MetaWorld", 500, scripted=True),
-    # Time limits of robomimic (Mandlekar et al. 2021).
+    # robomimic's time limits for its demonstrations of skilled people (Mandlekar et al. 2021); the
+    # last is ours, for all others.
+    "robosuite/Lift": Kind("robosuite", "foreign_robosuite:Robosuite", 400),
+    "robosuite/PickPlaceCan": Kind("robosuite", "foreign_robosuite:Robosuite", 400),
+    "robosuite/NutAssemblySquare": Kind("robosuite", "foreign_robosuite:Robosuite", 400),
     "robosuite/ToolHang": Kind("robosuite", "foreign_robosuite:Robosuite", 700),
     "robosuite/TwoArmTransport": Kind("robosuite", "foreign_robosuite:Robosuite", 700),
     "robosuite/": Kind("robosuite", "foreign_robosuite:Robosuite", 500),

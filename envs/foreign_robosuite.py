@@ -89,7 +89,7 @@ class Robosuite(MujocoDoor):
         np.random.seed(seed)
         random.seed(seed)
         self._before: np.ndarray | None = None
-        with patch.object(np.random, "default_rng", lambda *_: generator):
+        with patch.object(np.random, "default_rng", lambda *_, **__: generator):
             return super().reset(seed, instruction)
 
     def task(self) -> str:
@@ -108,7 +108,7 @@ class Robosuite(MujocoDoor):
         return bool(self._task()._check_success())
 
     def progress(self, reward: float, info: Mapping[str, Any]) -> float:
-        """The package's shaped reward, which is 1 where the task is done."""
+        """The package's shaped reward; of ToolHang and TwoArmTransport it has none, and tells 0."""
         del info
         return reward
 

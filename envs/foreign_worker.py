@@ -18,9 +18,11 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+
+PATIENCE: Final = 20.0  # s that a package may take to let go of its task
 
 
 class Away:
@@ -88,7 +90,11 @@ class Away:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
-        self._process.wait()
+        try:
+            self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:  # the package cannot let go
+            self._process.kill()
+            self._process.wait()
 
     def _call(self, name: str, *arguments: object) -> Any:  # noqa: ANN401
         source, sink = self._process.stdout, self._process.stdin

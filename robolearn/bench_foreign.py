@@ -20,7 +20,7 @@ from robolearn import bench_policies
 from robolearn.bench_policies import BenchPoliciesConfig, Name, compared
 from robolearn.config import check_same
 from robolearn.options import WorkerOptions
-from robolearn.registry import env_versions
+from robolearn.registry import versions_apart
 from robolearn.results import save_result, versions
 
 # package -> its tasks: of Meta-World the ten of MT10
@@ -38,6 +38,7 @@ TASKS: Final[dict[str, tuple[str, ...]]] = {
 # Height and width of the pictures, pixels: in 48 x 84 of ALOHA a cube is two pixels wide.
 PICTURES: Final = {"pusht": (96, 96), "aloha": (96, 128), "metaworld": (64, 64)}
 SETTINGS: Final = "bench-foreign.json"
+VERSIONS: Final = "versions.json"
 FREE: Final = (*bench_policies.FREE, "tasks", "out")  # change nothing that is in out
 Row = dict[str, Any]
 
@@ -75,7 +76,8 @@ def bench(config: BenchForeignConfig) -> Row:
     tasks = config.tasks or TASKS[config.package]
     _check(config, tasks)
     check_same(config, config.out / config.package, SETTINGS, FREE)
-    used = versions() | env_versions(*(f"foreign:{task}" for task in tasks))
+    used = versions() | versions_apart(f"foreign:{task}" for task in tasks)
+    check_same(used, config.out / config.package, VERSIONS, free=())
     figures: Row = {"versions": used, "tasks": {task: {} for task in tasks}}
     for policy, task in product(config.policies, tasks):  # what is cut off has one policy whole
         for name, row in compared(_settings(config, task, policy), config.data):

@@ -79,7 +79,7 @@ def run(config: BenchRunConfig) -> Row:
     """
     from robolearn.files import check_writable
     from robolearn.leaderboard import write_leaderboard
-    from robolearn.registry import env_versions
+    from robolearn.registry import versions_apart
     from robolearn.standings import read_entry, standings
     from robolearn.suite import load_suite
 
@@ -88,7 +88,7 @@ def run(config: BenchRunConfig) -> Row:
     out = config.out or Path("runs/bench") / suite.name
     check_writable(out)
     about = {"name": suite.name, "title": suite.title, "hash": suite.hash, **suite.fixed()}
-    used = versions() | env_versions(*(task.env for task in suite.tasks))
+    used = versions() | versions_apart(task.env for task in suite.tasks)
     check_same(about, out, SUITE, free=("name", "title"))
     check_same(used, out, VERSIONS, free=())
     for agent in agents:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from robolearn.processes import DEATHS
+from robolearn.results import versions
 
 if TYPE_CHECKING:
     from robolearn.workers import Opens, Play, Runs
@@ -51,7 +52,7 @@ def on_cluster(job: "Opens", address: str, workers: int) -> Iterator["Play"]:
         ChildProcessError: workers die again and again.
     """
     ray = connected(address, workers)
-    work = _Work(uuid4().hex, [ray.put(job)], Path.cwd(), job.versions())
+    work = _Work(uuid4().hex, [ray.put(job)], Path.cwd(), versions(), job.versions())
     variables = {name: os.environ[name] for name in CARRIED if name in os.environ}
     task = ray.remote(_run).options(
         num_cpus=1,
@@ -156,6 +157,7 @@ class _Work:
     job: list[Any]  # the reference of it; in a list, Ray fetches it only where it is opened
     folder: Path  # where the command runs
     versions: dict[str, str]
+    beside: dict[str, str]  # the versions of other packages
 
     def open(self) -> "Runs":
         """Opens the job.
@@ -168,20 +170,25 @@ class _Work:
         import torch
 
         where = f"the node {ray.util.get_node_ip_address()}"
-        job = ray.get(self.job[0])
-        for name, here in job.versions().items():
-            if here != self.versions.get(name):
-                raise OSError(
-                    f"{where} has {name} {here}, not {self.versions.get(name)}; install the same "
-                    "versions on all nodes, or episodes would differ"
-                )
+        _check(versions(), self.versions, where)
         if not self.folder.is_dir():
             raise OSError(
                 f"{where} has no {self.folder}; run the command in a folder that all nodes share"
             )
         os.chdir(self.folder)
         torch.set_num_threads(1)
+        job = ray.get(self.job[0])
+        _check(job.versions(), self.beside, where)
         return job.open()
+
+
+def _check(here: dict[str, str], wanted: dict[str, str], where: str) -> None:
+    for name in sorted({*here, *wanted}):
+        if here.get(name) != wanted.get(name):
+            raise OSError(
+                f"{where} has {name} {here.get(name)}, not {wanted.get(name)}; install the same "
+                "versions on all nodes, or episodes would differ"
+            )
 
 
 _opened: "tuple[str, Runs] | None" = None  # what this process of a node has open

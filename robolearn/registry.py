@@ -1,6 +1,6 @@
 """Environments by id, with a helpful word when the id is wrong."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -78,14 +78,24 @@ def spec_of(env_id: str) -> EnvSpec:
     return gymnasium.spec(_existing(name))
 
 
-def env_versions(*env_ids: str) -> dict[str, str]:
-    """The versions of packages that environments run with, where they are not robolearn's own.
+def env_versions(env_id: str) -> dict[str, str]:
+    """The versions of packages that an environment runs with, where they are not robolearn's own.
 
     Raises:
-        ValueError: an environment's package is not installed.
+        ValueError: the environment's package is not installed.
+    """
+    elsewhere = _elsewhere(env_id)
+    return elsewhere.versions(env_id) if elsewhere else {}
+
+
+def versions_apart(env_ids: Iterable[str]) -> dict[str, str]:
+    """The same of several, under names such as "metaworld/mujoco".
+
+    Raises:
+        ValueError: see `env_versions`.
     """
     return {
-        name: number
+        f"{elsewhere.package_of(env_id)}/{name}": number
         for env_id in env_ids
         if (elsewhere := _elsewhere(env_id))
         for name, number in elsewhere.versions(env_id).items()

@@ -17,7 +17,6 @@ from robolearn.cluster import on_cluster
 from robolearn.episodes import Episode
 from robolearn.processes import in_processes
 from robolearn.registry import env_versions, make_env
-from robolearn.results import versions
 from robolearn.rollout import Actor, rollout
 
 Opener = Callable[[gymnasium.vector.VectorEnv], Actor]
@@ -55,7 +54,7 @@ class Job:
 
     def versions(self) -> dict[str, str]:
         """See `Opens`."""
-        return versions() | env_versions(self.env_id)
+        return env_versions(self.env_id)
 
 
 class Runs(Protocol):
@@ -75,7 +74,7 @@ class Opens(Protocol):
         """Makes what runs."""
 
     def versions(self) -> dict[str, str]:
-        """Those of the packages that it depends on, where this is asked.
+        """Those of packages beside robolearn's own that it depends on, where this is asked.
 
         Raises:
             ValueError: one is not installed.

@@ -14,7 +14,7 @@ from test_evaluate import config, same
 from test_rollout import assert_same
 from test_workers import Mortal, open_policy, reset_options, seed_of
 
-from robolearn import cluster, workers
+from robolearn import cluster
 from robolearn.agent import ExpertAgent
 from robolearn.dataset import EpisodeDataset
 from robolearn.evaluate import evaluate
@@ -110,8 +110,14 @@ def test_recordings_and_evaluations_are_the_same(nodes, tmp_path, toy_run):
 
 
 def test_a_node_with_other_versions_is_refused(nodes, monkeypatch):
-    monkeypatch.setattr(workers, "versions", lambda: {**versions(), "mujoco": "1.0"})
+    monkeypatch.setattr(cluster, "versions", lambda: {**versions(), "mujoco": "1.0"})
     with pytest.raises(OSError, match="has mujoco .*, not 1.0; install the same versions"):
+        list(play(Job(toy.ENV_ID, ExpertAgent), [1], nodes))
+
+
+def test_a_node_with_another_package_of_others_is_refused(nodes, monkeypatch):
+    monkeypatch.setattr(Job, "versions", lambda _: {"metaworld": "3.1"})  # where it is asked first
+    with pytest.raises(OSError, match=r"has metaworld None, not 3\.1; install the same versions"):
         list(play(Job(toy.ENV_ID, ExpertAgent), [1], nodes))
 
 

@@ -87,7 +87,7 @@ def test_an_arm_that_leans_on_the_table_collided(name):
     assert ending(env, 0, leaning(env))[Info.FAILURE] == "collision"
 
 
-@pytest.mark.parametrize("name", ["PickPlace", "Handover", "Write", "EdgeGrasp"])
+@pytest.mark.parametrize("name", ["PickPlace", "Handover", "Push", "EdgeGrasp", "CloseDrawer"])
 def test_experts_collide_with_nothing(name):
     env = open_task(name, 600)
     for seed in range(2):

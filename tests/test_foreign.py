@@ -203,6 +203,8 @@ def test_real_packages_keep_the_contract(package, env_id):
         np.random.seed(123)
         assert_same(first, run(env, 3))
         assert any(not np.array_equal(first[0][k], other[0][k]) for k in first[0])
+    with closing(make_env(env_id, obs_type="state")) as another:
+        assert_same(first, run(another, 3))
     with closing(make_env(env_id, image_size=(24, 32), max_episode_steps=5)) as env:
         observation, info = env.reset(seed=3)
         assert info[Info.TASK]
