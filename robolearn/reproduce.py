@@ -1,10 +1,10 @@
 """`robolearn reproduce`: runs what the result files say was run, and prints which figures moved.
 
 Every file in docs/results holds the command that wrote it. The commands run again, each in a folder
-of its own, and take the policies that `demo` and `long` make anew, `demo`'s also instead of one that
-no command makes, so that nothing that was made before helps. A file whose rows came from several
-commands is measured whole. Then the tables of README are made of the old results and of the new
-ones, and compared cell by cell:
+of its own, so that nothing that was made before helps. They take the policies that `demo` and
+`long` make anew, and `demo`'s instead of one that no command makes. A file whose rows came from
+several commands is measured whole. Then the tables of README are made of the old results and of the
+new ones, and compared cell by cell:
 
 | a cell with | has moved if |
 |---|---|
