@@ -10,6 +10,7 @@ it, as a worker of this machine does. A node has to have
 
 import logging
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -108,6 +109,7 @@ def nodes_here(count: int) -> Iterator[tuple[str, Callable[[], None]]]:
     ray = _imported()
     from ray.cluster_utils import Cluster
 
+    handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own there, and leaves it
     plain: dict[str, Any] = {"num_cpus": 1, "object_store_memory": STORE}
     nodes = Cluster(initialize_head=True, head_node_args={**plain, "include_dashboard": False})
     try:
@@ -118,6 +120,7 @@ def nodes_here(count: int) -> Iterator[tuple[str, Callable[[], None]]]:
     finally:
         ray.shutdown()
         nodes.shutdown()
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _in_order(begin: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:

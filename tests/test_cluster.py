@@ -1,6 +1,7 @@
 """A Ray cluster of two nodes plays the same episodes, also when one of them dies."""
 
 import os
+import signal
 import sys
 import time
 from functools import partial
@@ -30,12 +31,14 @@ import ray
 @pytest.fixture(scope="module")
 def nodes():
     """The address of a cluster of two nodes, and what loses one of them."""
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         # Where a node finds the toy.
         paths = f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"
         patch.setenv("PYTHONPATH", paths)
         with cluster.nodes_here(2) as made:
             yield made
+    assert signal.getsignal(signal.SIGTERM) is before  # other programs' children inherit it
 
 
 def play(job, seeds, nodes):
