@@ -44,11 +44,9 @@ class Arms:
         """
         data, force = self._task.data, np.zeros(6)
         pairs = data.contact.geom[data.contact.exclude == 0]
-        solid = pairs.min(-1, initial=0) >= 0  # no cloth
-        a_hand = (self._hand[pairs[:, 0]] == self._hand[pairs[:, 1]]) & (
-            self._hand[pairs[:, 0]] >= 0
-        )
-        hard = self._moving[pairs].any(-1) & self._hard[pairs].all(-1) & solid & ~a_hand
+        one, other = self._hand[pairs].T
+        counts = (pairs.min(-1) >= 0) & ((one < 0) | (one != other))  # no cloth, no hand alone
+        hard = self._moving[pairs].any(-1) & self._hard[pairs].all(-1) & counts
         total = 0.0
         for contact in np.flatnonzero(data.contact.exclude == 0)[hard]:
             mujoco.mj_contactForce(self._task.model, data, int(contact), force)

@@ -114,10 +114,11 @@ def anew(asked: Result, folders: Mapping[str, Path], made: Path) -> list[str]:
         folders: by option, for those that the command has.
         made: has the runs of `demo` and `long`.
     """
-    arguments = [MADE.sub(f"{made}/", text) for text in shlex.split(asked["command"])[1:]]
-    for option, text in pairwise([*arguments]):
-        if option == "--policy" and text.startswith("runs/"):
-            arguments[arguments.index(option) + 1] = str(made / FIRST[0])
+    typed = [MADE.sub(f"{made}/", text) for text in shlex.split(asked["command"])[1:]]
+    arguments = [
+        str(made / FIRST[0]) if before == "--policy" and text.startswith("runs/") else text
+        for before, text in pairwise(["", *typed])
+    ]
     for option, folder in folders.items():
         if option in asked["config"]:
             arguments = [*_without(option, arguments), f"--{option}", str(folder)]
