@@ -6,8 +6,11 @@ manual pages of rename(2) and fsync(2).
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from uuid import uuid4
 
 # Readers look for `*.parquet`, `*.mp4`, `*.json`: a name that ends otherwise is invisible to them.
 TEMPORARY = ".tmp"
@@ -31,6 +34,21 @@ def make_directory(path: Path) -> None:
     sync(path.parent)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name of a file to write, which in the end gets the name `path`; errors remove it.
+
+    The name is new, so that of two processes that write one file neither takes the other's.
+    """
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}{TEMPORARY}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replaces the file by one with this content; a reader sees the old one or the new one.
 
@@ -38,16 +56,10 @@ def write_atomic(path: Path, data: bytes) -> None:
         OSError: disk full, read-only folder and so on; the old file, if any, is untouched.
     """
     make_directory(path.parent)
-    temporary = path.with_name(path.name + TEMPORARY)
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     sync(path.parent)
 
 

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from robolearn.files import TEMPORARY
+from robolearn.files import replacing
 
 
 def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
@@ -33,17 +33,15 @@ def write_video(path: Path, frames: np.ndarray, fps: float) -> None:
     # 4:2:0 chroma covers 2x2 pixels, so both sides must be even.
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + TEMPORARY)  # faststart reads its own file, so not in memory
-    options = {"movflags": "+faststart"}
-    with av.open(str(part), "w", format="mp4", options=options) as container:
-        stream = container.add_stream("libx264", Fraction(fps).limit_denominator(1001))
+    options = {"movflags": "+faststart"}  # reads its own file, so not in memory
+    with replacing(path) as part, av.open(str(part), "w", format="mp4", options=options) as film:
+        stream = film.add_stream("libx264", Fraction(fps).limit_denominator(1001))
         stream.width, stream.height = even.shape[2], even.shape[1]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "23", "preset": "fast"}
         for frame in even:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    part.replace(path)
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        film.mux(stream.encode())
 
 
 def annotate(

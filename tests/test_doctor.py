@@ -87,14 +87,15 @@ def test_backend_that_crashes_or_hangs_is_contained(monkeypatch):
 @pytest.mark.parametrize(
     ("cpuinfo", "pays"),
     [
-        ("processor : 0\nflags\t\t: fpu avx2 avx512_bf16\n", True),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512_bf16\n", True),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512_bf16\n", False),
         ("flags : fpu avx2 amx_bf16\n", True),
         ("flags : fpu avx2 avx512f\n", False),
         ("Features : asimd bf16\n", True),
         ("", False),
     ],
 )
-def test_bf16_pays_where_the_cpu_has_it(monkeypatch, cpuinfo, pays):
+def test_bf16_pays_where_the_cpu_is_fast_at_it(monkeypatch, cpuinfo, pays):
     monkeypatch.setattr("pathlib.Path.read_text", lambda _: cpuinfo)
     assert doctor.bf16_pays() is pays
     assert ("bf16 autocast pays" in doctor._cpu().found) is pays
