@@ -68,6 +68,13 @@ ARM: Final[tuple[tuple[str, str, tuple[str, ...], Callable[..., str], str], ...]
         lambda *of: f"{_rate(*of[:3])} and {_rate(*of[3:6])}, n = {of[6]} each",
         "within 5 points",
     ),
+    (
+        "worlds",
+        "seeds solved in simulation alone, and on the twin alone",
+        ("only_simulation", "only_twin", "mcnemar_p"),
+        lambda simulation, twin, p: f"{simulation} and {twin} (p {p:.2g})",
+        "no difference",
+    ),
 )
 TASK_HEAD: Final = (
     "task",
