@@ -10,7 +10,8 @@
 
 Random variations (`robolearn.envs.randomize`) draw a factor for every body, joint or servo of every
 episode. `Dynamics` has one factor for all of them and for all episodes, so that it is a point of a
-box, which can be searched (`robolearn.worst`) and typed: `--dynamics mass 1.4 friction 0.6`.
+box, which can be searched (`robolearn.bench.worst_search`) and typed: `--dynamics mass 1.4
+friction 0.6`.
 """
 
 from collections.abc import Callable, Mapping

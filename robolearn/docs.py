@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from robolearn import act2goal_tables, aloe_tables, foreign_tables, tables, taco_tables
+from robolearn.bench import act2goal_tables, aloe_tables, foreign_tables, tables, taco_tables
+from robolearn.bench.tables import Result, Results, Rows
 from robolearn.files import write_atomic
-from robolearn.tables import Result, Results, Rows
 
 TABLES: Final = (
     tables.TABLES

@@ -1,7 +1,7 @@
 """The statistics that every reported success rate carries.
 
-Scores over several tasks are in `robolearn.aggregates`, tests that may be looked at after every
-episode in `robolearn.sequential`.
+Scores over several tasks are in `robolearn.bench.aggregates`, tests that may be looked at after
+every episode in `robolearn.bench.sequential`.
 """
 
 from collections.abc import Sequence

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as of
 from scipy import stats as scipy_stats
 
-from robolearn.aggregates import (
+from robolearn.bench.aggregates import (
     BATCH,
     bootstrap,
     interquartile_mean,

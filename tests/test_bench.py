@@ -9,16 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from robolearn import (
-    bench,
-    bench_data,
-    bench_env,
-    bench_peers,
-    bench_soak,
-    cli,
-    peer_probe,
-)
-from robolearn.bench import BenchConfig
+from robolearn import cli
+from robolearn.bench import data as bench_data
+from robolearn.bench import env as bench_env
+from robolearn.bench import peer_probe, peers, soak, speed
+from robolearn.bench.speed import BenchConfig
 from robolearn.dataset import EpisodeDataset
 from robolearn.options import RecordConfig
 from robolearn.record import record
@@ -85,13 +80,13 @@ def test_parts_run_apart_and_add_up_to_one_summary(config, capsys):
     assert first["peers"] is None
     for part in ("env", "data"):
         figures = json.loads((config.out / f"{part}.json").read_text())
-        figures = {k: v for k, v in figures.items() if k not in (*bench.HEADER, "renderer")}
-        assert set(bench.FIGURES[part]) < set(figures)
+        figures = {k: v for k, v in figures.items() if k not in (*speed.HEADER, "renderer")}
+        assert set(speed.FIGURES[part]) < set(figures)
         assert_positive(figures)
 
-    bench.bench(replace(config, parts=("tasks",), tasks=("Reach",), blocks=2, num_envs=2))
+    speed.bench(replace(config, parts=("tasks",), tasks=("Reach",), blocks=2, num_envs=2))
     result = json.loads((config.results / "speed.json").read_text())
-    required = {name for names in bench.FIGURES.values() for name in names}
+    required = {name for names in speed.FIGURES.values() for name in names}
     assert required < set(result)
     assert {"command", "config", "config_hash", "versions"} < set(result)
     assert set(result["parts"]) == {"env", "data", "tasks"}
@@ -109,8 +104,8 @@ def test_options_that_measure_nothing_are_refused(option, tmp_path, capsys):
 def test_figures_of_parts_that_were_measured_elsewhere_stay(config, tmp_path):
     """A fresh folder for the parts does not empty the summary."""
     options = replace(config, out=tmp_path / "a", results=tmp_path, blocks=2, num_envs=2)
-    before = bench.bench(replace(options, parts=("data",)))
-    after = bench.bench(replace(options, parts=("tasks",), tasks=("Reach",), out=tmp_path / "b"))
+    before = speed.bench(replace(options, parts=("data",)))
+    after = speed.bench(replace(options, parts=("tasks",), tasks=("Reach",), out=tmp_path / "b"))
     assert after["sampling_speedup_over_lerobot"] == before["sampling_speedup_over_lerobot"]
     assert set(after["parts"]) == {"data", "tasks"}
     assert set(after["tasks"]) == {"Reach"}
@@ -120,7 +115,7 @@ def test_figures_of_parts_that_were_measured_elsewhere_stay(config, tmp_path):
 def test_experts_and_soak_have_summaries_of_their_own(config, tmp_path):
     options = {"parts": ("experts", "soak"), "tasks": ("PickPlace", "Reach"), "workers": 0}
     options |= {"expert_episodes": 3, "soak_steps": 100, "soak_resets": 4}
-    bench.bench(replace(config, out=tmp_path / "out", results=tmp_path, **options))
+    speed.bench(replace(config, out=tmp_path / "out", results=tmp_path, **options))
     assert not (tmp_path / "speed.json").exists()
     experts = json.loads((tmp_path / "experts.json").read_text())["tasks"]
     assert set(experts) == {"PickPlace", "Reach"}
@@ -138,24 +133,24 @@ def test_soak_finds_what_it_looks_for(monkeypatch):
         raise RuntimeError("boom")
 
     monkeypatch.setattr("robolearn.envs.reach.Reach.evaluate", explode)
-    measured = bench_soak.measure(BenchConfig(tasks=("Reach",), soak_steps=1, soak_resets=1))
+    measured = soak.measure(BenchConfig(tasks=("Reach",), soak_steps=1, soak_resets=1))
     assert measured["exceptions"] == 1
     assert "boom" in measured["errors"]["Reach"]
     info = {"fault": np.array(["", "physics_unstable"], object)}
     info["final_info"] = {"fault": np.array(["physics_unstable"], object)}
-    assert bench_soak._faults(info).sum() == 2
+    assert soak._faults(info).sum() == 2
 
 
 def test_an_unknown_task_is_refused():
     with pytest.raises(ValueError, match="no task 'Juggle'; choose among .*PickPlace"):
-        bench.chosen_tasks(BenchConfig(tasks=("Juggle",)))
+        speed.chosen_tasks(BenchConfig(tasks=("Juggle",)))
 
 
 def test_a_package_that_does_not_install_says_why(tmp_path, monkeypatch):
-    peer = bench_peers.Peer("fetch", ("no-such-package-of-nobody==0",))
-    monkeypatch.setattr(bench_peers, "PEERS", {"nobody's": peer})
+    peer = peers.Peer("fetch", ("no-such-package-of-nobody==0",))
+    monkeypatch.setattr(peers, "PEERS", {"nobody's": peer})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    rows = bench_peers.measure(BenchConfig(out=tmp_path))["peers"]
+    rows = peers.measure(BenchConfig(out=tmp_path))["peers"]
     assert "no-such-package-of-nobody" in rows["nobody's"]["error"]
 
 
@@ -170,28 +165,28 @@ def test_the_probe_adds_up_the_time_in_mj_step():
 
 
 def test_demonstrations_are_recorded_unless_given(config, data):
-    assert bench.demonstrations(config) == data
+    assert speed.demonstrations(config) == data
     recorded = replace(config, data=None, episodes=1)
-    assert len(EpisodeDataset(bench.demonstrations(recorded)).episodes) == 1
-    assert len(EpisodeDataset(bench.demonstrations(recorded)).episodes) == 1  # not once more
+    assert len(EpisodeDataset(speed.demonstrations(recorded)).episodes) == 1
+    assert len(EpisodeDataset(speed.demonstrations(recorded)).episodes) == 1  # not once more
 
 
 # env
 
 
 def test_physics_that_differs_is_refused(monkeypatch):
-    env = gymnasium.make(bench.ENV, obs_type="state")
+    env = gymnasium.make(speed.ENV, obs_type="state")
     block = bench_env.Block(env, 0)
     assert np.isfinite(bench_env.single_figures(env, [block], 1)["steps_per_s"])
     block.controls = block.controls + 0.1
     with pytest.raises(RuntimeError, match="different states"):
         bench_env.single_figures(env, [block], 1)
     with pytest.raises(RuntimeError, match="different states"):
-        bench_env.batched_figures(bench.ENV, [block], 2, 1)
+        bench_env.batched_figures(speed.ENV, [block], 2, 1)
 
 
 def test_the_slow_side_draws_with_mujocos_own_settings():
-    model = gymnasium.make(bench.ENV).unwrapped.model
+    model = gymnasium.make(speed.ENV).unwrapped.model
     model.vis.quality.shadowsize, model.vis.quality.offsamples = 512, 0
     bench_env.use_default_visuals(model)
     assert (model.vis.quality.shadowsize, model.vis.quality.offsamples) == (4096, 4)

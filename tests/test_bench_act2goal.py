@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from robolearn import bench_act2goal
-from robolearn.act2goal_methods import PRACTICES
-from robolearn.act2goal_tables import (
+from robolearn.bench import act2goal as bench_act2goal
+from robolearn.bench.act2goal import BenchAct2GoalConfig
+from robolearn.bench.act2goal_methods import PRACTICES
+from robolearn.bench.act2goal_tables import (
     act2goal_table,
     distance_table,
     practice_table,
     scene_table,
 )
-from robolearn.bench_act2goal import BenchAct2GoalConfig
 from robolearn.learn_options import AdaptConfig
 from robolearn.policies.configs import FlowConfig, SmallConfig
 from robolearn.policies.latent_configs import Act2GoalConfig
@@ -75,7 +75,7 @@ def test_all_methods_see_the_same_episodes_within_and_beyond(small, monkeypatch)
     beyond = small.out / "Reach" / "flow-0" / "eval-novel_object" / "result.json"
     assert json.loads(beyond.read_text())["split"] == "novel_object"
     # A second run finds everything done, and says the same.
-    monkeypatch.setattr("robolearn.prepared.train", None)
+    monkeypatch.setattr("robolearn.bench.prepared.train", None)
     monkeypatch.setattr("robolearn.evaluate.evaluate", None)
     assert bench_act2goal.bench(small) == figures
     with pytest.raises(ValueError, match="begun with other settings"):

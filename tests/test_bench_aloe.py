@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from robolearn import bench_aloe
-from robolearn.bench_aloe import BenchAloeConfig, Method
+from robolearn.bench import aloe as bench_aloe
+from robolearn.bench.aloe import BenchAloeConfig, Method
 from robolearn.policies.improver_configs import (
     ActorConfig,
     AloeConfig,
@@ -68,7 +68,7 @@ def test_all_methods_begin_with_the_same_policy_and_have_the_same_budget(small, 
     written = json.loads((small.results / "aloe-state.json").read_text())
     assert written["mean"] == figures["mean"]
     # A second run finds everything done, and says the same.
-    monkeypatch.setattr("robolearn.prepared.train", None)
+    monkeypatch.setattr("robolearn.bench.prepared.train", None)
     monkeypatch.setattr("robolearn.evaluate.evaluate", None)
     assert bench_aloe.bench(small) == figures
     with pytest.raises(ValueError, match="begun with other settings"):

@@ -6,8 +6,8 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 
-from robolearn import bench_arm
-from robolearn.bench_arm import BenchArmConfig, bench, quantile
+from robolearn.bench import arm as bench_arm
+from robolearn.bench.arm import BenchArmConfig, bench, quantile
 from robolearn.hardware import fault_trial
 from robolearn.hardware.channel import LATENESS_EDGES
 from robolearn.hardware.safety_types import Fault

@@ -8,8 +8,11 @@ import pytest
 import strangers
 import test_bench_policies
 
-from robolearn import bench_foreign, bench_learning, cli, docs, tables
-from robolearn.bench_foreign import PICTURES, TASKS, BenchForeignConfig, bench
+from robolearn import cli, docs
+from robolearn.bench import foreign as bench_foreign
+from robolearn.bench import learning as bench_learning
+from robolearn.bench import tables
+from robolearn.bench.foreign import PICTURES, TASKS, BenchForeignConfig, bench
 from robolearn.config import load_config
 from robolearn.dataset import EpisodeDataset
 from robolearn.envs import foreign_doors, foreign_packages

@@ -8,10 +8,13 @@ import pytest
 import torch
 import toy
 
-from robolearn import bench_learning, bench_lerobot, bench_policies, cli
-from robolearn.bench_policies import BenchPoliciesConfig
+from robolearn import cli
+from robolearn.bench import learning as bench_learning
+from robolearn.bench import lerobot as bench_lerobot
+from robolearn.bench import policies as bench_policies
+from robolearn.bench.open_loop import open_loop_error
+from robolearn.bench.policies import BenchPoliciesConfig
 from robolearn.lerobot_goal import GoalStep
-from robolearn.open_loop import open_loop_error
 from robolearn.options import EvalConfig, RecordConfig
 from robolearn.policies.base import Chunks
 from robolearn.policies.configs import DiffusionConfig, FlowConfig
@@ -102,7 +105,7 @@ def test_all_policies_train_as_long_and_play_the_same_seeds(tmp_path, monkeypatc
     monkeypatch.setattr(bench_learning, "train", None)
     monkeypatch.setattr(bench_lerobot, "Learner", None)
     monkeypatch.setattr("robolearn.evaluate.evaluate", None)
-    monkeypatch.setattr("robolearn.open_loop.open_loop_error", None)
+    monkeypatch.setattr("robolearn.bench.open_loop.open_loop_error", None)
     assert bench_policies.main(replace(config, policies=("act", "flow"), workers=2)) == 0
     assert "lerobot-diffusion" not in capsys.readouterr().out
     again = json.loads((config.results / "policies.json").read_text())["policies"]

@@ -15,15 +15,15 @@ import pytest
 import toy
 
 from robolearn import checkpoint, cli
-from robolearn.bench_compare import BenchCompareConfig, compare
-from robolearn.bench_run import Agent, BenchRunConfig, clear, contestants, run
+from robolearn.bench.compare import BenchCompareConfig, compare
+from robolearn.bench.run import Agent, BenchRunConfig, clear, contestants, run
+from robolearn.bench.standings import THRESHOLDS, Entry, standings
+from robolearn.bench.suite import load_suite
 from robolearn.contract import SO101
 from robolearn.evaluate import JOURNAL, evaluate
 from robolearn.options import EvalConfig
 from robolearn.results import versions
-from robolearn.standings import THRESHOLDS, Entry, standings
 from robolearn.stats import holm, mcnemar_exact, paired_difference, wilson
-from robolearn.suite import load_suite
 
 SUITE = """
 title = "the toy, and one goal of it"
@@ -311,7 +311,7 @@ def test_runs_are_compared_pair_by_pair(finished, tmp_path, toy_run, capsys):
 
 def test_versions_that_differ_are_told_and_not_mixed(finished, tmp_path, monkeypatch, capsys):
     settings, _ = finished
-    monkeypatch.setattr("robolearn.bench_run.versions", lambda: {**versions(), "mujoco": "9.9"})
+    monkeypatch.setattr("robolearn.bench.run.versions", lambda: {**versions(), "mujoco": "9.9"})
     with pytest.raises(ValueError, match=r"begun with other settings \(mujoco .*, not 9\.9\)"):
         run(settings)
     later = config(tmp_path, "able=expert")

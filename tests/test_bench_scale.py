@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import toy
 
-from robolearn import bench_scale, cluster, tables
-from robolearn.bench_scale import BenchScaleConfig, bench, digest
+from robolearn import cluster
+from robolearn.bench import scale as bench_scale
+from robolearn.bench import tables
+from robolearn.bench.scale import BenchScaleConfig, bench, digest
 from robolearn.examples import example_episode
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from robolearn.bench_serve import BenchServeConfig, bench, main
+from robolearn.bench.serve import BenchServeConfig, bench, main
 
 
 def test_loads_and_broken_messages(toy_run, tmp_path, capsys):

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from robolearn import bench_modes, bench_taco, cli
-from robolearn.bench_modes import GOALS, TASKS
-from robolearn.bench_taco import BenchTacoConfig
+from robolearn import cli
+from robolearn.bench import modes as bench_modes
+from robolearn.bench import taco as bench_taco
+from robolearn.bench.modes import GOALS, TASKS
+from robolearn.bench.taco import BenchTacoConfig
 from robolearn.policies.configs import FlowConfig
 from robolearn.registry import make_env
 
@@ -64,7 +66,7 @@ def test_all_scorers_are_compared_on_the_same_seeds(small, monkeypatch):
     assert tuned["init"].startswith(str(small.out / "scatter-Reach/base"))
     check_ablations(figures, small.out / "structured-Reach")
     # A second run finds everything done, and says the same.
-    monkeypatch.setattr("robolearn.prepared.train", None)
+    monkeypatch.setattr("robolearn.bench.prepared.train", None)
     monkeypatch.setattr("robolearn.evaluate.evaluate", None)
     assert bench_taco.bench(small) == figures
     none = bench_taco.bench(replace(small, ablated=()))

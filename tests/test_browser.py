@@ -7,7 +7,7 @@ import pytest
 import toy
 from test_bench_run import config, write_suite
 
-from robolearn.bench_run import run
+from robolearn.bench.run import run
 from robolearn.report import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")

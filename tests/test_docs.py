@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 from test_packaging import git_files
 
-from robolearn import cli, docs, taco_tables
-from robolearn.aloe_tables import aloe_table
+from robolearn import cli, docs
+from robolearn.bench import taco_tables
+from robolearn.bench.aloe_tables import aloe_table
+from robolearn.bench.taco_report import ABLATIONS, SCORERS
 from robolearn.hardware.guardian import DIED
 from robolearn.hardware.safety_types import Fault
-from robolearn.taco_report import ABLATIONS, SCORERS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*docs.documents(ROOT), ROOT / "docs" / "results" / "README.md"]

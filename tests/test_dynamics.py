@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from observing import assert_same, changed, flat, numbers, run
 
+from robolearn.bench.suite import Suite, SuiteTask
 from robolearn.contract import ActionError, Info
 from robolearn.envs.batch import BatchedEnv
 from robolearn.envs.dynamics import NAMES, NOMINAL, SCALED, Dynamics
 from robolearn.evaluate import default_folder, evaluate
 from robolearn.options import EvalConfig
 from robolearn.registry import make_env
-from robolearn.suite import Suite, SuiteTask
 from robolearn.workers import make_vector
 
 LIFT, DRAWER, FOLD = "robolearn/Lift-v0", "robolearn/OpenDrawer-v0", "robolearn/Fold-v0"

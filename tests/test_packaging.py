@@ -105,9 +105,18 @@ def test_package_version_is_the_project_version():
 def imported_modules(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield (node.module or "").partition(".")[0]
+            yield node.module or ""
+
+
+def test_of_the_product_only_the_documents_tables_import_what_measures():
+    """The command line names its modules and imports the one that runs."""
+    for path in (
+        path for folder in ("robolearn", *FOLDERS) for path in (ROOT / folder).glob("*.py")
+    ):
+        measuring = {name for name in imported_modules(path) if name.startswith("robolearn.bench")}
+        assert not measuring or path.name == "docs.py", f"{path.name} imports {measuring}"
 
 
 def test_everything_imported_is_declared():
@@ -116,11 +125,11 @@ def test_everything_imported_is_declared():
     declared = PROJECT["dependencies"] + extras["hardware"] + extras["ray"]
     names = {canonicalize_name(Requirement(text).name) for text in declared} | {"robolearn"}
     owners = metadata.packages_distributions()  # knows what is installed, so not every extra
-    for path in (
-        path for folder in ("robolearn", *FOLDERS) for path in (ROOT / folder).glob("*.py")
-    ):
+    folders = ("robolearn", "robolearn/bench", *FOLDERS)
+    for path in (path for folder in folders for path in (ROOT / folder).glob("*.py")):
         for module in imported_modules(path):
-            found = {canonicalize_name(owner) for owner in owners.get(module, ())}
+            top = module.partition(".")[0]
+            found = {canonicalize_name(owner) for owner in owners.get(top, ())}
             assert not found or found & names, f"{path.name} imports {module}, of {found}"
 
 

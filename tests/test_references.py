@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
-from robolearn.aggregates import interquartile_mean, performance_profile, probability_of_improvement
+from robolearn.bench.aggregates import (
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+)
 from robolearn.stats import holm, mcnemar_exact, wilson
 
 EXACTLY = {"rel": 0.0, "abs": 1e-9}

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from robolearn import cli
-from robolearn import reproduce as module
-from robolearn.reproduce import Moved, ReproduceConfig, alike, anew, main, reproduce
+from robolearn.bench import reproduce as module
+from robolearn.bench.reproduce import Moved, ReproduceConfig, alike, anew, main, reproduce
 
 README = """<!-- table:serve -->
 <!-- /table -->

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import betaln
 
-from robolearn.sequential import confidence_sequence, sequential_p
+from robolearn.bench.sequential import confidence_sequence, sequential_p
 from robolearn.stats import mcnemar_exact, wilson
 
 LOOKS = 150

@@ -3,8 +3,8 @@
 import pytest
 import toy
 
+from robolearn.bench.suite import NOT_THE_SUITES, Suite, SuiteTask, load_suite, suite_names
 from robolearn.options import EvalConfig
-from robolearn.suite import NOT_THE_SUITES, Suite, SuiteTask, load_suite, suite_names
 
 PLAIN = {"title": "two", "episodes": 3, "tasks": (SuiteTask(toy.ENV_ID),)}
 

@@ -6,8 +6,8 @@ import re
 import pytest
 from test_report import Page
 
+from robolearn.bench.taco_report import ABLATIONS, SCORERS, curve, write_taco_report
 from robolearn.stats import wilson
-from robolearn.taco_report import ABLATIONS, SCORERS, curve, write_taco_report
 
 
 def made_up(successes, gained=0, lost=0, p=1.0):

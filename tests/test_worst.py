@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from robolearn import cli
-from robolearn.as_typed import eval_command
-from robolearn.bench_worst import POINTS, BenchWorstConfig, Remembered, _Trials, worst
+from robolearn.bench.as_typed import eval_command
+from robolearn.bench.suite import load_suite
+from robolearn.bench.worst import POINTS, BenchWorstConfig, Remembered, _Trials, worst
+from robolearn.bench.worst_report import course
+from robolearn.bench.worst_search import Box, grade, score, search
 from robolearn.evaluate import evaluate
 from robolearn.journal import Journal
 from robolearn.options import EvalConfig
-from robolearn.suite import load_suite
 from robolearn.workers import crew
-from robolearn.worst import Box, grade, score, search
-from robolearn.worst_report import course
 
 REACH = "robolearn/Reach-v0"
 
@@ -264,7 +264,7 @@ def test_a_finished_search_plays_nothing_again_and_more_goes_on(finished, tmp_pa
     settings, figures = finished
     settings = replace(settings, out=shutil.copytree(settings.out, tmp_path / "copy"))
     with monkeypatch.context() as patched:
-        patched.setattr("robolearn.bench_worst._Player.run", lambda *trial: 1 / 0)
+        patched.setattr("robolearn.bench.worst._Player.run", lambda *trial: 1 / 0)
         patched.setattr("robolearn.evaluate.run_seeds", lambda *job: 1 / 0)
         assert worst(settings) == figures
     points = settings.out / POINTS

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, points, success
+from robolearn.bench.tables import NOT_MEASURED, Result, Results, Rows, percent, points, success
 
 PRACTISED: Final = "+"  # in the name of a method that has practised
 

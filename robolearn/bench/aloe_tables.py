@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, points, success
+from robolearn.bench.tables import NOT_MEASURED, Result, Results, Rows, percent, points, success
 
 # Conditions of `bench-aloe`, and what the table calls them.
 ELSEWHERE: Final = {"recovery": "pushed", "unseen": "unseen objects"}

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from robolearn import bench_policies
-from robolearn.bench_policies import BenchPoliciesConfig, Name, compared
+from robolearn.bench import policies
+from robolearn.bench.policies import BenchPoliciesConfig, Name, compared
 from robolearn.config import check_same
 from robolearn.options import WorkerOptions
 from robolearn.registry import versions_apart
@@ -39,7 +39,7 @@ TASKS: Final[dict[str, tuple[str, ...]]] = {
 PICTURES: Final = {"pusht": (96, 96), "aloha": (96, 128), "metaworld": (64, 64)}
 SETTINGS: Final = "bench-foreign.json"
 VERSIONS: Final = "versions.json"
-FREE: Final = (*bench_policies.FREE, "tasks", "out")  # change nothing that is in out
+FREE: Final = (*policies.FREE, "tasks", "out")  # change nothing that is in out
 Row = dict[str, Any]
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
+from robolearn.bench.tables import LEARNERS, NOT_MEASURED, Result, Results, Rows, percent, success
 from robolearn.stats import mean_interval
-from robolearn.tables import LEARNERS, NOT_MEASURED, Result, Results, Rows, percent, success
 
 PACKAGES: Final = {
     "metaworld": "Meta-World, MT10",

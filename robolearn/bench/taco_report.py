@@ -61,7 +61,8 @@ def write_taco_report(summary: Path, out: Path) -> None:
         if any(name.startswith(SWEPT) for name in row)
     }
     names = {"scorers": SCORERS, "ablations": ABLATIONS, "sorts": SORTS, "latencies": LATENCIES}
-    write_atomic(out, page("taco_template.html", result=result, charts=charts, **names).encode())
+    text = page("bench/taco_template.html", result=result, charts=charts, **names)
+    write_atomic(out, text.encode())
 
 
 def curve(row: Row, compared: int) -> list[tuple[int, float, float, float]]:

@@ -96,7 +96,7 @@ def bench(config: BenchConfig) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
     for part in config.parts:
         Console(stderr=True).print(f"[bold]bench {part}[/]")
-        measured = import_module(f"robolearn.bench_{part}").measure(config)
+        measured = import_module(f"robolearn.bench.{part}").measure(config)
         save_result(config.out, part, config, measured)
         if part in OWN_SUMMARY:
             before = _read(config.results / f"{part}.json") if config.tasks else {}

@@ -19,7 +19,7 @@ from robolearn.policies.configs import DenoiserConfig
 from robolearn.train import train
 
 if TYPE_CHECKING:
-    from robolearn.bench_policies import BenchPoliciesConfig
+    from robolearn.bench.policies import BenchPoliciesConfig
 
 PROBE_STEPS: Final = 30  # of training, to see how many fit into the time
 LOG_EVERY: Final = 10  # steps
@@ -84,7 +84,7 @@ def train_lerobot(
     config: "BenchPoliciesConfig", kind: str, data: Path, run: Path, budget: float
 ) -> Training:
     """Trains a policy of LeRobot's for so many seconds; see `train_ours`."""
-    from robolearn.bench_lerobot import BATCH_SIZE, SETTINGS, Learner  # noqa: PLC0415 (slow)
+    from robolearn.bench.lerobot import BATCH_SIZE, SETTINGS, Learner  # noqa: PLC0415 (slow)
 
     threads = torch.get_num_threads()
     plain: Any = {"loader_workers": config.loader_workers, "seed": config.seed}

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from robolearn.bench import collect
-from robolearn.busy import Beside, Busy
+from robolearn.bench.busy import Beside, Busy
+from robolearn.bench.speed import collect
 from robolearn.contract import SO101
 from robolearn.options import ARM_LEAD, WorkerOptions, worker_options
 from robolearn.results import save_result

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 
-from robolearn.bench import BenchConfig
+from robolearn.bench.speed import BenchConfig
 from robolearn.venvs import install, last_line, output_of
 
 PROBE: Final = Path(__file__).with_name("peer_probe.py")
@@ -47,6 +47,6 @@ def measure(config: BenchConfig) -> dict[str, Any]:
 def _measure(folder: Path, peer: Peer) -> dict[str, Any]:
     try:
         python = install(folder, peer.requirements)
-        return json.loads(output_of(python, str(PROBE), peer.probe).splitlines()[-1])
+        return json.loads(output_of(python, "-P", str(PROBE), peer.probe).splitlines()[-1])
     except subprocess.CalledProcessError as error:
         return {"error": last_line(error)}

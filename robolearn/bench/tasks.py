@@ -1,4 +1,4 @@
-"""`robolearn bench --parts tasks`: the speed of every task, measured as by `bench_env`."""
+"""`robolearn bench --parts tasks`: the speed of every task, measured as by `env.py`."""
 
 import time
 from functools import partial
@@ -8,14 +8,14 @@ import gymnasium
 import numpy as np
 from rich.console import Console
 
-from robolearn.bench import BenchConfig, chosen_tasks, name_of
-from robolearn.bench_env import (
+from robolearn.bench.env import (
     Block,
     batched_figures,
     pixel_figures,
     single_figures,
     take_turns,
 )
+from robolearn.bench.speed import BenchConfig, chosen_tasks, name_of
 from robolearn.doctor import usable_cores
 from robolearn.registry import make_env
 

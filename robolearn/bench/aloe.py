@@ -38,6 +38,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from robolearn.bench.pairs import beside, pooled
 from robolearn.config import check_same
 from robolearn.files import copy_folder
 from robolearn.learn_options import Improve, ImproveConfig
@@ -49,7 +50,6 @@ from robolearn.options import (
     WorkerOptions,
     worker_options,
 )
-from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import FlowConfig
 from robolearn.policies.improver_configs import (
     AloeConfig,
@@ -187,7 +187,7 @@ def compared(config: BenchAloeConfig, task: str, seed: int) -> "list[tuple[str, 
 
 def _base(config: BenchAloeConfig, env: str, folder: Path, seed: int) -> Path:
     """A policy that was trained on few demonstrations, trained where it is missing."""
-    from robolearn.prepared import trained
+    from robolearn.bench.prepared import trained
     from robolearn.record import record
 
     data, run = folder / "data", folder / f"base-{seed}"

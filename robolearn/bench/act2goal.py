@@ -22,7 +22,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from robolearn.act2goal_methods import METHODS, PRACTICES
+from robolearn.bench.act2goal_methods import METHODS, PRACTICES
+from robolearn.bench.pairs import beside, pooled
 from robolearn.config import check_same
 from robolearn.learn_options import AdaptConfig
 from robolearn.options import (
@@ -34,7 +35,6 @@ from robolearn.options import (
     check_at_least,
     worker_options,
 )
-from robolearn.pairs import beside, pooled
 from robolearn.results import EpisodeResult, Result, save_result
 
 WITHIN: Final = "in_distribution"
@@ -185,7 +185,7 @@ class Compared:
 
     def _trained(self, name: str, seed: int) -> Path:
         """The run of a method, trained where it is missing."""
-        from robolearn.prepared import trained
+        from robolearn.bench.prepared import trained
 
         config, run = self.config, self.folder / f"{name}-{seed}"
         settings = TrainConfig(

@@ -10,16 +10,16 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from robolearn.aggregates import (
+from robolearn.bench.aggregates import (
     bootstrap,
     interquartile_mean,
     mean_of_tasks,
     performance_profile,
     probability_of_improvement,
 )
-from robolearn.pairs import beside, pooled
+from robolearn.bench.pairs import beside, pooled
+from robolearn.bench.sequential import confidence_sequence, sequential_p
 from robolearn.results import EpisodeResult, Result
-from robolearn.sequential import confidence_sequence, sequential_p
 from robolearn.stats import holm, mean_interval, paired_difference, pairs_needed, wilson
 
 POINTS: Final = 5.0  # the difference that a reader is told the number of pairs for

@@ -1,4 +1,4 @@
-"""Measures one environment of another package; `bench_peers` runs it in that package's environment.
+"""Measures one environment of another package; `peers.py` runs it in that package's environment.
 
 It imports nothing of robolearn, since it runs where robolearn is not installed:
 

@@ -19,8 +19,8 @@ from robolearn.options import WorkerOptions, worker_options
 from robolearn.results import save_result, versions
 
 if TYPE_CHECKING:
+    from robolearn.bench.suite import Suite, SuiteTask
     from robolearn.options import EvalConfig
-    from robolearn.suite import Suite, SuiteTask
 
 # What all that lies in a folder depends on.
 SUITE: Final = "suite.json"
@@ -77,11 +77,11 @@ def run(config: BenchRunConfig) -> Row:
         ValueError, OSError: an agent that does not fit, a folder of something else, and so on;
             finished episodes are kept.
     """
+    from robolearn.bench.leaderboard import write_leaderboard
+    from robolearn.bench.standings import read_entry, standings
+    from robolearn.bench.suite import load_suite
     from robolearn.files import check_writable
-    from robolearn.leaderboard import write_leaderboard
     from robolearn.registry import versions_apart
-    from robolearn.standings import read_entry, standings
-    from robolearn.suite import load_suite
 
     suite = load_suite(config.suite)
     agents = contestants(config.agents, suite)
@@ -180,7 +180,7 @@ def clear(first: Path, level: float) -> Callable[[Sequence[Row]], bool]:
     """
     import json
 
-    from robolearn.sequential import sequential_p
+    from robolearn.bench.sequential import sequential_p
 
     baseline = [episode["success"] for episode in json.loads(first.read_text())["episodes"]]
 

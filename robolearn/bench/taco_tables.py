@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
-from robolearn.tables import NOT_MEASURED, Result, Results, Rows, percent, points, success
-from robolearn.taco_report import ABLATIONS, LATENCIES, SCORERS, curve
+from robolearn.bench.tables import NOT_MEASURED, Result, Results, Rows, percent, points, success
+from robolearn.bench.taco_report import ABLATIONS, LATENCIES, SCORERS, curve
 
 
 def taco_table(results: Results) -> Rows:

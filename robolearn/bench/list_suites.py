@@ -13,7 +13,7 @@ class BenchListConfig:
 
 def main(config: BenchListConfig) -> int:
     """Prints a table of the suites."""
-    from robolearn.suite import load_suite, suite_names
+    from robolearn.bench.suite import load_suite, suite_names
 
     del config
     table = Table("suite", "tasks", "episodes each", "hash", "what it is")

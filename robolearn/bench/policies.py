@@ -9,7 +9,7 @@ training never was.
 | `flow` | our flow policy |
 | `flow-transformer` | the same with the transformer as its head |
 | `diffusion` | our diffusion policy |
-| `act` | LeRobot's ACT, see `bench_lerobot.py` for its settings |
+| `act` | LeRobot's ACT, see `lerobot.py` for its settings |
 | `lerobot-diffusion` | LeRobot's Diffusion policy, likewise |
 
 LeRobot's are made for longer training on GPUs: what is measured is what a CPU gets in the time
@@ -178,7 +178,7 @@ def _once(path: Path, make: Callable[[], Row]) -> Row:
 
 
 def _train(config: BenchPoliciesConfig, name: str, data: Path, folder: Path) -> Row:
-    from robolearn.bench_learning import train_lerobot, train_ours
+    from robolearn.bench.learning import train_lerobot, train_ours
 
     if name in OURS:
         return train_ours(config, OURS[name], data, folder)
@@ -230,7 +230,7 @@ def _fitting(config: BenchPoliciesConfig, settings: "EvalConfig", probe: Result)
 
 def _look(config: BenchPoliciesConfig, where: str, data: Path, steps: int) -> Row:
     """How large a policy is, and how far from the demonstrations that it was trained on."""
-    from robolearn.open_loop import open_loop_error
+    from robolearn.bench.open_loop import open_loop_error
     from robolearn.sources import source_of
 
     policy = source_of(where).load()

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from math import degrees
 from typing import Any, Final
 
-from robolearn.bench import GOALS
+from robolearn.bench.speed import GOALS
 from robolearn.cli import COMMANDS
 from robolearn.contract import SO101
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import track
 
 from robolearn.agent import ExpertAgent
-from robolearn.bench import BenchConfig, chosen_tasks, name_of
+from robolearn.bench.speed import BenchConfig, chosen_tasks, name_of
 from robolearn.episodes import Episode
 from robolearn.options import worker_options
 from robolearn.stats import wilson

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from robolearn.policies.configs import KnnConfig, MahalanobisConfig, RndConfig, TacoConfig
 
 if TYPE_CHECKING:
-    from robolearn.bench_taco import BenchTacoConfig
+    from robolearn.bench.taco import BenchTacoConfig
 
 Sort = Literal["structured", "scatter"]
 
@@ -50,8 +50,8 @@ KINDS: Final = (TacoConfig(), KnnConfig(), MahalanobisConfig(), RndConfig())
 
 def prepare(config: "BenchTacoConfig", sort: Sort, env_id: str, folder: Path) -> Path:
     """Records, trains, fine-tunes and fits what is missing; the fine-tuned run."""
+    from robolearn.bench.prepared import fitted, trained
     from robolearn.options import FitConfig, TrainConfig
-    from robolearn.prepared import fitted, trained
 
     mixed, good, base, tuned = (folder / name for name in ("mixed", "good", "base", "tuned"))
     _recorded(config, mixed, env_id, sort=sort)

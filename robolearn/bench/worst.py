@@ -1,6 +1,6 @@
 """`robolearn bench worst`: the dynamics at which a policy does worst, and how badly.
 
-CMA-ES searches a box of fixed dynamics (`robolearn.worst`), each point on the same seeds. What was
+CMA-ES searches a box of fixed dynamics (`worst_search.py`), each point on the same seeds. What was
 found looks worse on them than it is, being the worst of many, so it is measured again, beside the
 nominal dynamics, on seeds that the search never saw. It is a plain setting of `robolearn eval`.
 
@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.progress import Progress
 
-from robolearn.as_typed import eval_command, suite_of
+from robolearn.bench.as_typed import eval_command, suite_of
 from robolearn.config import check_same, to_json
 from robolearn.options import WORKERS, AgentOptions, EvalConfig, WorkerOptions, worker_options
 from robolearn.results import save_result, versions
 
 if TYPE_CHECKING:
+    from robolearn.bench.worst_search import Box, Point
     from robolearn.journal import Journal
     from robolearn.results import Result
     from robolearn.sources import Source
     from robolearn.workers import Worker
-    from robolearn.worst import Box, Point
 
 SETTINGS: Final = "search.json"  # what all points depend on
 POINTS: Final = "points.jsonl"
@@ -74,10 +74,10 @@ def worst(config: BenchWorstConfig) -> Row:
         ValueError, OSError: a policy that does not fit, a folder of another search, and so on;
             judged points are kept.
     """
+    from robolearn.bench.worst_report import write_worst_report
+    from robolearn.bench.worst_search import Box
     from robolearn.evaluate import check_fits, evaluated, resolved
     from robolearn.files import check_writable, write_atomic
-    from robolearn.worst import Box
-    from robolearn.worst_report import write_worst_report
 
     box = Box(config.factors, config.level)
     settings, source = resolved(_settings(config))
@@ -125,11 +125,11 @@ def _search(
     config: BenchWorstConfig, box: "Box", settings: EvalConfig, about: Row
 ) -> tuple["Point", Row]:
     """The worst point, and the course of the search, which begins with the nominal dynamics."""
+    from robolearn.bench.worst_search import search
     from robolearn.envs.dynamics import NOMINAL
     from robolearn.journal import Journal
     from robolearn.seeding import stream
     from robolearn.workers import crew
-    from robolearn.worst import search
 
     bar = Progress(*Progress.get_default_columns(), console=Console(stderr=True))
     players = crew(_Trials(settings), **worker_options(config))
@@ -212,7 +212,7 @@ class Remembered:
         self.course: list[Row] = []
 
     def __call__(self, points: list["Point"]) -> list[float]:
-        """Their scores, see `robolearn.worst.score`."""
+        """Their scores, see `robolearn.bench.worst_search.score`."""
         missing = {_key(p): p for p in points if _key(p) not in self._known}
         played = iter(self._play((p, seed) for p in missing.values() for seed in self._seeds))
         for key, point in missing.items():
@@ -229,7 +229,7 @@ def _key(point: "Point") -> tuple[float, ...]:
 
 
 def _judged(point: "Point", episodes: Sequence[Row], limit: int) -> Row:
-    from robolearn.worst import score
+    from robolearn.bench.worst_search import score
 
     return {
         "dynamics": point,
@@ -241,8 +241,8 @@ def _judged(point: "Point", episodes: Sequence[Row], limit: int) -> Row:
 
 def compared(found: "Result", nominal: "Result") -> Row:
     """The worst beside the nominal dynamics: cells, and the pairs of their shared seeds."""
-    from robolearn.pairs import beside
-    from robolearn.standings import cell
+    from robolearn.bench.pairs import beside
+    from robolearn.bench.standings import cell
     from robolearn.stats import paired_difference
 
     a, b = ([e["success"] for e in result["episodes"]] for result in (found, nominal))

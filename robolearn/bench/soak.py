@@ -14,7 +14,7 @@ import psutil
 from rich.console import Console
 from rich.progress import track
 
-from robolearn.bench import BenchConfig, chosen_tasks, name_of
+from robolearn.bench.speed import BenchConfig, chosen_tasks, name_of
 from robolearn.contract import Info
 from robolearn.envs.batch import BatchedEnv
 from robolearn.registry import make_env

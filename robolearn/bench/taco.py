@@ -5,7 +5,7 @@ ones, so that some of its chunks still come from the other kind. That is of one 
 
 | sort | the other half of the demonstrations |
 |---|---|
-| structured | good ones of another goal than they are told; `bench_modes.GOALS` has both |
+| structured | good ones of another goal than they are told; `modes.GOALS` has both |
 | scatter | crooked and hesitant ones of the right goal (quality 0.3) |
 
 Every demonstration of a task is told the same goal; the redundant mode is that of the other one.
@@ -26,11 +26,11 @@ from typing import Any, Final, Literal
 from rich.console import Console
 from rich.table import Table
 
-from robolearn.bench_candidates import latency
-from robolearn.bench_modes import KINDS, TASKS, Sort, goals, prepare
+from robolearn.bench.candidates import latency
+from robolearn.bench.modes import KINDS, TASKS, Sort, goals, prepare
+from robolearn.bench.pairs import beside, pooled
 from robolearn.config import check_same
 from robolearn.options import WORKERS, WorkerOptions, worker_options
-from robolearn.pairs import beside, pooled
 from robolearn.policies.configs import FlowConfig, TacoConfig
 from robolearn.results import save_result
 
@@ -125,7 +125,7 @@ def bench(config: BenchTacoConfig) -> Row:
 
 def _publish(config: BenchTacoConfig, figures: Row) -> None:
     """Writes what is known so far, for the documents and as a page."""
-    from robolearn.taco_report import write_taco_report
+    from robolearn.bench.taco_report import write_taco_report
 
     save_result(config.results, "taco", config, figures)
     write_taco_report(config.results / "taco.json", config.out / PAGE)
@@ -160,8 +160,8 @@ def measure(config: BenchTacoConfig, sort: Sort, task: str) -> Row:
 
 def ablate(config: BenchTacoConfig, folder: Path) -> Row:
     """TACO with one thing done otherwise at a time, compared with TACO as it is, pair by pair."""
+    from robolearn.bench.prepared import fitted
     from robolearn.options import FitConfig
-    from robolearn.prepared import fitted
 
     tuned = folder / "tuned"
     at_count = partial(evaluation, config, tuned, folder, count=config.compared)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from robolearn.bench import BenchConfig, demonstrations
+from robolearn.bench.speed import BenchConfig, demonstrations
 from robolearn.dataset import EpisodeDataset
 from robolearn.policies.base import Batch, as_tensors
 from robolearn.seeding import stream

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from robolearn.bench.standings import THRESHOLDS, Entry
 from robolearn.files import write_atomic
 from robolearn.pages import page, percent
 from robolearn.report import chosen_videos, embed
 from robolearn.results import EpisodeResult
-from robolearn.standings import THRESHOLDS, Entry
 
 Row = Mapping[str, Any]
 
@@ -55,7 +55,7 @@ def write_leaderboard(summary: Path, entries: Sequence[Entry], out: Path, max_vi
         "reasons": _reasons(agents),
         "cells": _cells(result, entries, max_videos),
     }
-    write_atomic(out / "bench.html", page("leaderboard_template.html", **values).encode())
+    write_atomic(out / "bench.html", page("bench/leaderboard_template.html", **values).encode())
     write_atomic(out / "bench.md", markdown(result).encode())
 
 

@@ -41,7 +41,7 @@ def write_worst_report(out: Path, worst: Result) -> None:
         "reasons": sorted({*result["nominal"]["failures"], *result["worst"]["failures"]}),
         "videos": [(e, embed(out / "worst", str(e["video"]))) for e in shown],
     }
-    write_atomic(out / "worst.html", page("worst_template.html", **values).encode())
+    write_atomic(out / "worst.html", page("bench/worst_template.html", **values).encode())
 
 
 def course(points: Sequence[Row]) -> tuple[list[float], list[float]]:

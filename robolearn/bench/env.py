@@ -15,7 +15,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from robolearn.bench import ENV, BenchConfig
+from robolearn.bench.speed import ENV, BenchConfig
 from robolearn.contract import limit_action
 from robolearn.doctor import usable_cores
 from robolearn.envs.base import ManipulationEnv

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from robolearn.bench_run import SUMMARY, lines
+from robolearn.bench.run import SUMMARY, lines
 from robolearn.results import save_result
 
 if TYPE_CHECKING:
-    from robolearn.standings import Entry
+    from robolearn.bench.standings import Entry
 
 Row = dict[str, Any]
 
@@ -36,7 +36,7 @@ def compare(config: BenchCompareConfig) -> Row:
     Raises:
         ValueError: fewer than two runs, a folder without one, or suites that differ.
     """
-    from robolearn.standings import standings
+    from robolearn.bench.standings import standings
 
     summaries = [_summary(folder) for folder in config.runs]
     _check_same_suite(config.runs, summaries)
@@ -49,7 +49,7 @@ def compare(config: BenchCompareConfig) -> Row:
     figures = {"suite": suite, "versions_that_differ": differ}
     figures |= standings(entries, against, suite["stop"])
     if config.out:
-        from robolearn.leaderboard import write_leaderboard
+        from robolearn.bench.leaderboard import write_leaderboard
 
         save_result(config.out, SUMMARY, config, figures)
         write_leaderboard(config.out / f"{SUMMARY}.json", entries, config.out, config.page_videos)
@@ -92,7 +92,7 @@ def _differing(
 
 
 def _entries(folder: Path, summary: Row) -> list["Entry"]:
-    from robolearn.standings import read_entry
+    from robolearn.bench.standings import read_entry
 
     labels = list(summary["suite"]["tasks"])
     return [read_entry(name, folder / name, labels) for name in summary["agents"]]
