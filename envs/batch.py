@@ -110,8 +110,8 @@ class BatchedEnv(VectorEnv[Observation, np.ndarray, np.ndarray]):
                 a certain goal.
 
         Raises:
-            ValueError: a bad mask, too few seeds, an unknown instruction or option; nothing has
-                changed.
+            ValueError: a bad mask, too few seeds, an unknown instruction or option; all episodes
+                go on.
         """
         options = dict(options or {})
         mask = _checked_mask(options.pop("reset_mask", None), self.num_envs)

@@ -90,7 +90,7 @@ class Aloha(Scripted, MujocoDoor):
         try:
             return super().step(action)
         except PhysicsError:
-            return {**self._told, "fault": UNSTABLE}
+            return {**self._told, "reward": 0.0, "fault": UNSTABLE}
 
     def tell(self, reward: float, info: Mapping[str, Any]) -> Told:
         """See `Door`."""

@@ -89,7 +89,8 @@ class Away:
         """Ends the process."""
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            pipe.close()
+            with suppress(OSError):  # what a process that has died never read
+                pipe.close()
         try:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:  # the package cannot let go

@@ -7,6 +7,7 @@ import numpy as np
 from robolearn.contract import ArmSpec
 from robolearn.hardware.bus import Bus, BusError, BusLost, ServoStates
 from robolearn.hardware.calibration import RADIANS, Calibration
+from robolearn.hardware.eeprom import check_modes
 from robolearn.hardware.limiter import Limits
 from robolearn.hardware.registers import Register
 from robolearn.hardware.safety_types import Reading
@@ -50,6 +51,7 @@ class ServoArm:
         self.bus.connect()
         try:
             self.bus.check_servos()
+            check_modes(self.bus)
             self.calibration.check_servos(self.bus)
             self.torque = bool(self.bus.read(Register.TORQUE_ENABLE).any())
         except BaseException:

@@ -35,7 +35,6 @@ from robolearn.hardware.registers import (
 TIMEOUT: Final = 0.02  # s; a cycle of six takes 1.4 ms on the wire, an FTDI adapter 16 ms more
 MAX_SERVOS: Final = 30  # whose goals fit into the longest packet of the SDK, 250 bytes
 RELEASES: Final = 3  # how often torque off is broadcast, because nobody confirms a broadcast
-RECENTRE: Final = 128  # in TORQUE_ENABLE: the present position becomes tick 2048
 
 
 @dataclass(frozen=True)
@@ -249,14 +248,6 @@ class Bus(Line):
         with suppress(Exception):
             return int(self.read(Register.TORQUE_ENABLE, servo)[0]) == 0
         return False
-
-    def centre(self, servo: int) -> None:
-        """Makes the present position of a servo its tick 2048; it changes its HOMING_OFFSET.
-
-        Raises:
-            BusError: the servo did not confirm.
-        """
-        self._write(Register.TORQUE_ENABLE, RECENTRE, servo)
 
     # Who is there.
 

@@ -26,8 +26,8 @@ from robolearn.hardware.safety_types import State, Verb
 # A disk that is memory, where there is one.
 SHARED_MEMORY: Final = "/dev/shm" if Path("/dev/shm").is_dir() else None
 START_PATIENCE: Final = 60.0  # s until the process runs, imports on a busy machine included
-CLOSE_PATIENCE: Final = 60.0  # s: parking takes a few, more in lockstep on a busy machine
-VERB_PATIENCE: Final = 10.0  # s of the driver's clock; parking takes three
+CLOSE_PATIENCE: Final = 60.0  # s besides parking; in lockstep on a busy machine it takes long
+VERB_PATIENCE: Final = 7.0  # s of the driver's clock besides parking
 # States on the way to another one.
 PASSING: Final = (State.ENGAGING, State.PARKING, State.HOLD, State.ENGAGED)
 POLL: Final = 0.0003  # s between looks at the status; a cycle takes 20 ms
@@ -192,7 +192,8 @@ class Driver:
             DriverError: refused, or a fault came in between; the message says why.
         """
         count = self._channel.ask(verb)
-        for _ in range(round(VERB_PATIENCE * self.config.hz)):
+        patience = VERB_PATIENCE + self.config.safety.parking
+        for _ in range(round(patience * self.config.hz)):
             snapshot = self.advance()
             if self._channel.seen() < count:
                 continue
@@ -266,7 +267,7 @@ class Driver:
 
     def _join(self) -> None:
         """Waits for the arm to come to rest; Ctrl-C does not shorten that."""
-        give_up = time.monotonic() + CLOSE_PATIENCE
+        give_up = time.monotonic() + CLOSE_PATIENCE + self.config.safety.parking
         while self._process.poll() is None and time.monotonic() < give_up:
             try:
                 self.while_waiting()

@@ -29,6 +29,7 @@ from robolearn.hardware.bus import Bus, BusError
 from robolearn.hardware.calibration import Calibration
 from robolearn.hardware.channel import LATENESS_EDGES, Channel
 from robolearn.hardware.clock import Clock, LockstepClock, WallClock
+from robolearn.hardware.estop import StopButton
 from robolearn.hardware.safety import Supervisor
 from robolearn.hardware.safety_types import Command, Reading, Request, SafetyConfig, State, Verb
 from robolearn.hardware.workspace import Workspace
@@ -49,7 +50,7 @@ class DriverConfig:
     safety: SafetyConfig = field(default_factory=SafetyConfig)
     check_poses: bool = True  # against the table, the workspace and the arm itself
     blackbox: Path = Path("runs/blackbox")  # folder for the recordings of faults
-    estop: Path | None = None  # a pipe or device: any byte from it is an emergency stop
+    estop: Path | None = None  # a pipe or device: any byte, or its loss, is an emergency stop
     lockstep: bool = False  # time passes only as the client permits; for the twin
 
     @property
@@ -141,7 +142,7 @@ class DriverLoop:
         workspace = Workspace(config.arm) if config.check_poses else None
         arm = within(config.arm, config.calibration)
         self.supervisor = Supervisor(arm, config.safety, self.period, workspace)
-        self._estop = os.open(config.estop, os.O_RDONLY | os.O_NONBLOCK) if config.estop else None
+        self._estop = StopButton(config.estop) if config.estop else None
         self._guardian = guardian
         self._pressed = False
         self._save_at = np.inf
@@ -222,10 +223,9 @@ class DriverLoop:
         request = self.channel.request()
         if self._estop is not None:
             self._pressed = self._pressed and request.verb is not Verb.RESET_FAULT
-            with suppress(BlockingIOError):
-                self._pressed = bool(os.read(self._estop, 64)) or self._pressed
+            self._pressed = self._estop.is_pressed() or self._pressed
         if self._is_alone():  # what it wanted last is no longer wanted
-            request = Request()
+            request = Request(alone=True)
         return replace(request, estop=request.estop or self._pressed)
 
     def _read(self, now: float) -> Reading | None:

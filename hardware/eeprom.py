@@ -16,7 +16,8 @@ from robolearn.hardware.registers import Register
 Wanted = dict[Register, np.ndarray]  # the values of a register of all servos, int (J,)
 Difference = tuple[int, Register, int]  # index of the joint, register, what the servo holds
 
-MULTI_TURN: Final = 16  # bit of PHASE: positions beyond one turn, which this project cannot use
+# Bits of PHASE: speeds in ticks/s, and positions beyond one turn, which this project cannot use.
+FINE_SPEED, MULTI_TURN = 4, 16
 # The gripper may pinch something for hours; with these, LeRobot's, its motor survives that.
 GRIPPER: Final = {
     Register.MAX_TORQUE: 500,  # half of stall
@@ -45,19 +46,36 @@ def insist[T](call: Callable[[], T]) -> T:
 def settings(bus: Bus, arm: ArmSpec, *, leader: bool) -> Wanted:
     """What the servos of an arm have to hold besides its calibration.
 
-    They answer at once, are in position mode and report one turn; and unless it is a leader arm,
-    which is never driven, the gripper is too weak to burn its motor. The gains stay as they are.
+    They answer at once, are in position mode, report one turn and take speeds in ticks/s; and
+    unless it is a leader arm, which is never driven, the gripper is too weak to burn its motor. The
+    gains stay as they are.
     """
     zeros = np.zeros(arm.size, np.int64)
     wanted = {
         Register.RETURN_DELAY: zeros,
         Register.MODE: zeros,
-        Register.PHASE: insist(partial(bus.read, Register.PHASE)) & ~MULTI_TURN,
+        Register.PHASE: insist(partial(bus.read, Register.PHASE)) & ~MULTI_TURN | FINE_SPEED,
     }
     for register, value in ({} if leader else GRIPPER).items():
         wanted[register] = insist(partial(bus.read, register))
         wanted[register][list(arm.grippers)] = value
     return wanted
+
+
+def check_modes(bus: Bus) -> None:
+    """Refuses servos that would take a goal or a speed for something else than it is.
+
+    Raises:
+        BusError: a servo does not answer.
+        CalibrationError: the message names the servo.
+    """
+    modes, phases = (bus.read(register) for register in (Register.MODE, Register.PHASE))
+    for servo, mode, phase in zip(bus.ids, modes, phases, strict=True):
+        if mode != 0 or phase & MULTI_TURN or not phase & FINE_SPEED:
+            raise CalibrationError(
+                f"servo {servo} has MODE {mode} and PHASE {phase}, in which goals and speeds mean "
+                "something else; robolearn calibrate sets them right"
+            )
 
 
 def differences(bus: Bus, wanted: Wanted) -> list[Difference]:

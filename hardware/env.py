@@ -28,7 +28,7 @@ from robolearn.hardware.camera import CameraConfig, Cameras
 from robolearn.hardware.client import Driver, DriverError, Snapshot
 from robolearn.hardware.driver import DriverConfig
 from robolearn.hardware.guardian import DIED
-from robolearn.hardware.safety_types import SafetyConfig
+from robolearn.hardware.safety_types import SafetyConfig, State
 from robolearn.hardware.stage import Site, Verdict, open_table, open_twin
 from robolearn.hardware.twin import TwinConfig
 
@@ -36,6 +36,8 @@ TWIN: Final = "twin"  # instead of a port
 TWIN_CAMERAS: Final = ("top", "wrist")
 SAME: Final = 1e-4  # contract units; what float32 rounds away
 OBS_TYPES: Final = ("pixels_agent_pos", "state")
+DEAF: Final = (State.PARKING, State.LIMP, State.DISCONNECTED)  # in them the arm takes no goal
+PARKED: Final = "parked"  # the fault code of an episode that goes on in one of them
 
 
 class SO101Env(gymnasium.Env[dict[str, Any], np.ndarray]):
@@ -56,7 +58,7 @@ class SO101Env(gymnasium.Env[dict[str, Any], np.ndarray]):
             the same seed gives the same episode, bit for bit.
         safety: the thresholds of the safety layer.
         blackbox: folder for the recordings of faults.
-        estop: a pipe or device; any byte from it is an emergency stop.
+        estop: a pipe or device; any byte from it, or its loss, is an emergency stop.
 
     Attributes:
         driver: the arm's driver, for what gymnasium has no name for.
@@ -178,11 +180,16 @@ class SO101Env(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self._observe(snapshot), float(verdict.success), verdict.success, fault, info
 
     def _advance(self) -> Snapshot:
-        """The arm at the end of the control period; that the driver has died is a fault, too."""
+        """The arm at the end of the control period.
+
+        That the driver has died is a fault, too, and so is an arm that no longer takes goals.
+        """
         try:
-            return self.driver.advance_to(self._end_of_period())
+            snapshot = self.driver.advance_to(self._end_of_period())
         except DriverError:
             return replace(self.driver.read(), fault=DIED)
+        deaf = snapshot.state in DEAF and not snapshot.fault
+        return replace(snapshot, fault=PARKED) if deaf else snapshot
 
     def _end_of_period(self) -> int:
         """The driver's cycle at which this step ends; a step that begins late begins a new count.

@@ -96,6 +96,7 @@ class Supervisor:
         self._events: list[str] = []
         self._torque = self._confirmed = False  # what was commanded, what the servos say
         self._stopped = False  # by `STOP`: only a verb lets the arm move again
+        self._alone_for = 0.0  # s that no program has been there to give one
         self._aim = self._park  # where `PARK` and `YIELD` go
         self._objected = -np.inf  # s, when the workspace last objected to a goal
 
@@ -127,6 +128,7 @@ class Supervisor:
             reading: of this cycle; None if not all servos answered.
             request: what the user wants.
         """
+        self._alone_for = self._alone_for + now - self._now if request.alone else 0.0
         self._now, self._events = now, []
         if self.exiting:
             verb = Verb.LIMP if request.verb is Verb.LIMP else EXIT_VERB[self.config.on_exit]
@@ -283,6 +285,8 @@ class Supervisor:
                 self._switch_on(held)
             case State.HOLD if not self._stopped and held >= self.config.hold_park:
                 self._go_parking(f"nothing to do for {held:.0f} s")
+            case State.HOLD if self._stopped and self._alone_for >= self.config.hold_park:
+                self._go_limp("nobody is left to say what a stopped arm shall do")
             case State.PARKING if self._has_parked(held):
                 self._enter(State.LIMP, "parked")
             case State.FAULT if self._reaction is Reaction.PARK and self._has_parked(held):
@@ -312,7 +316,7 @@ class Supervisor:
 
     def _has_parked(self, held: float) -> bool:
         there = self._motion.at_rest and bool((self._motion.goal == self._aim).all())
-        return there or held >= self.config.park_seconds
+        return there or held >= self.config.parking
 
     # What goes out.
 

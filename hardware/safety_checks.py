@@ -91,6 +91,13 @@ def alarmed(config: SafetyConfig, moment: Moment, bits: Alarm) -> Found:
     return (alarms & int(bits)) != 0, alarms
 
 
+def overloaded(config: SafetyConfig, moment: Moment) -> Found:
+    """Overload of a joint that carries; a gripper that squeezes for long just has less torque."""
+    found, alarms = alarmed(config, moment, Alarm.OVERLOAD)
+    found[list(moment.arm.grippers)] = False
+    return found, alarms
+
+
 def uncalibrated(config: SafetyConfig, moment: Moment) -> Found:
     """No calibration to rely on."""
     bad = np.full(moment.arm.size, not moment.reading.calibrated)
@@ -145,13 +152,13 @@ class Check:
 
 
 ALARMS: Final = tuple(
-    Check(partial(alarmed, bits=bit), f"{{joint}} reports its {bit.name} alarm".lower(), fault)
-    for bit, fault in (
-        (Alarm.ENCODER, Fault.ENCODER),
-        (Alarm.OVERHEAT, Fault.SERVO_OVERHEAT),
-        (Alarm.OVERLOAD, Fault.OVERLOAD),
-        (Alarm.OVERCURRENT, Fault.OVERCURRENT),
-        (Alarm.VOLTAGE, Fault.VOLTAGE),
+    Check(find, f"{{joint}} reports its {bit.name} alarm".lower(), fault)
+    for bit, find, fault in (
+        (Alarm.ENCODER, partial(alarmed, bits=Alarm.ENCODER), Fault.ENCODER),
+        (Alarm.OVERHEAT, partial(alarmed, bits=Alarm.OVERHEAT), Fault.SERVO_OVERHEAT),
+        (Alarm.OVERLOAD, overloaded, Fault.OVERLOAD),
+        (Alarm.OVERCURRENT, partial(alarmed, bits=Alarm.OVERCURRENT), Fault.OVERCURRENT),
+        (Alarm.VOLTAGE, partial(alarmed, bits=Alarm.VOLTAGE), Fault.VOLTAGE),
     )
 )
 # While the torque is on.

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from enum import IntEnum, StrEnum
+from math import sqrt
 from typing import Final, Literal, Self, get_args
 
 import numpy as np
@@ -137,6 +138,7 @@ class Request:
         estop: whether the emergency stop is pressed.
         camera_age: s, of the newest picture when the goal was made, of the camera that is worst:
             it tells a frozen camera, not a slow policy.
+        alone: whether the program that drove the arm is gone.
     """
 
     goal: np.ndarray | None = None
@@ -144,6 +146,7 @@ class Request:
     verb: Verb = Verb.NONE
     estop: bool = False
     camera_age: float = 0.0
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -229,8 +232,14 @@ class SafetyConfig:
 
     # Parking.
     park: tuple[float, ...] | None = None  # pose, (J,); None: `PARK`, or the arm's home
-    park_seconds: float = 3.0  # s; what is not parked by then goes limp where it is
+    park_seconds: float = 3.0  # s at the usual limits; see `parking`
     on_exit: ExitPolicy = "park"  # what becomes of the arm when the program ends
+
+    @property
+    def parking(self) -> float:
+        """Seconds after which an arm goes limp where it is; a slower one has longer to park."""
+        slower = (SAFE_SPEED / self.velocity, sqrt(SAFE_ACCELERATION / self.acceleration))
+        return self.park_seconds * max(1.0, *slower)
 
     def __post_init__(self) -> None:
         """Refuses limits that are none.

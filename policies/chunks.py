@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robolearn.episodes import DatasetError
 from robolearn.hindsight import Hindsight
 from robolearn.policies import BACKBONES
 from robolearn.policies.arm_policy import ArmPolicy
@@ -75,9 +76,18 @@ class ChunkPolicy(ArmPolicy):
         return {"vocabulary": description["vocabulary"], "state": state}
 
     def fit(self, dataset: "EpisodeDataset") -> None:
-        """See `ArmPolicy`."""
-        self.backbone.fit(dataset.columns)
+        """See `ArmPolicy`.
+
+        Raises:
+            DatasetError: no episode is as long as a chunk.
+        """
         chunks, inside = self.recorded(dataset)
+        if not inside.any(axis=0).all():
+            raise DatasetError(
+                f"{dataset.root} has no episode of {self.horizon} frames; record longer ones, or "
+                "give a smaller --policy.horizon"
+            )
+        self.backbone.fit(dataset.columns)
         self.fit_chunks(np.where(inside[..., None], chunks, np.nan))
 
     @property

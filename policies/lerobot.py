@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import torch
 from gymnasium import spaces
+from huggingface_hub import snapshot_download
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.configs.types import NormalizationMode
 from lerobot.policies.factory import get_policy_class, make_pre_post_processors
@@ -30,6 +31,7 @@ from robolearn.policies.lerobot_flow import cameras_of  # with this LeRobot know
 from robolearn.sources import Source
 
 PREFIX: Final = "lerobot:"
+PATTERNS: Final = ["*.json", "*.safetensors"]  # of the files of a policy on the hub
 # The layer that makes actions of features: of the flow policies, of ACT, of our own. What goes into
 # it is (B, H, F), or (B, 1, F) for the whole chunk; other policies' feature is the chunk itself.
 LAST_LAYERS: Final = ("model.action_out_proj", "model.action_head", "inner.head.outward")
@@ -162,9 +164,22 @@ class LeRobotSource(Source):
         self._name = str(newest if newest.is_dir() else name)
 
     @cached_property
+    def _folder(self) -> Path:
+        """On this machine; what the hub has is fetched, or was before."""
+        folder = Path(self._name)
+        if folder.is_dir():
+            return folder
+        try:
+            return Path(snapshot_download(self._name, allow_patterns=PATTERNS))
+        except Exception as error:  # of all kinds, as below
+            raise absent(self._name, "a folder with a policy of LeRobot's", error) from error
+
+    @cached_property
     def _config(self) -> PreTrainedConfig:
         try:
-            return PreTrainedConfig.from_pretrained(self._name)
+            return PreTrainedConfig.from_pretrained(self._folder)
+        except CheckpointError:
+            raise
         except Exception as error:  # the hub's, draccus's and the parser's are of all kinds
             raise absent(self._name, "a folder with a policy of LeRobot's", error) from error
 
@@ -187,9 +202,9 @@ class LeRobotSource(Source):
     @property
     def fingerprint(self) -> str:
         """See `Source`."""
-        files = sorted(Path(self._name).glob("*.safetensors"))
+        files = sorted(self._folder.glob("*.safetensors"))
         if not files:
-            raise CheckpointError(f"{self._name} is not on this machine; give a folder")
+            raise CheckpointError(f"{self._name} holds no weights; give a folder that does")
         digest = hashlib.sha256()
         for path in files:
             digest.update(path.read_bytes())
@@ -200,10 +215,10 @@ class LeRobotSource(Source):
         config = self._config
         config.device = str(usable_device(device))
         try:
-            inner = get_policy_class(config.type).from_pretrained(self._name, config=config)
+            inner = get_policy_class(config.type).from_pretrained(self._folder, config=config)
             placed = {"device_processor": {"device": config.device}}
             before, after = make_pre_post_processors(
-                config, pretrained_path=self._name, preprocessor_overrides=placed
+                config, pretrained_path=str(self._folder), preprocessor_overrides=placed
             )
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise CheckpointError(f"{self._name} does not load: {error}") from error

@@ -20,7 +20,6 @@ from robolearn.policies.base import Chunks, Context, Generators, Policy
 
 if TYPE_CHECKING:
     from robolearn.policies.fitted import Fitted, Taught
-    from robolearn.policies.verifier import Verifier
     from robolearn.sources import Source
 
 
@@ -126,11 +125,6 @@ FITTED: Final = {**SCORERS, "critic": "critic:Critic"}
 TAUGHT: Final = {**SCORERS, "goal-writer": "goal_writer:GoalWriter"}
 
 
-def verifier_type(kind: str) -> "type[Verifier]":
-    """The class of a kind of verifier."""
-    return _class(VERIFIERS[kind])
-
-
 def taught_type(kind: str) -> "type[Taught]":
     """The class of a kind that `robolearn train` fits."""
     return _class(TAUGHT[kind])
@@ -155,11 +149,11 @@ def open_scorer(name: str, policy: Policy, source: "Source", executed: slice = W
     Raises:
         CheckpointError: no such scorer, or it was fitted to another policy or pace.
     """
-    if "+" in name and not Path(name).exists():
-        return Blend([open_scorer(part, policy, source, executed) for part in name.split("+")])
+    if len(parts := _parts(name)) > 1:
+        return Blend([open_scorer(part, policy, source, executed) for part in parts])
     if name in UNFITTED:
         return UNFITTED[name](policy, executed)
-    place = source.run / name if name in FITTED else Path(name)
+    place = _place(name, source)
     if not place.exists():
         known = ", ".join([*UNFITTED, *FITTED])
         how = f"fit one with: robolearn train --policy {name if name in SCORERS else 'taco'}"
@@ -179,3 +173,22 @@ def open_scorer(name: str, policy: Policy, source: "Source", executed: slice = W
     scorer.check_executed(executed)
     scorer.prepare(policy)
     return scorer
+
+
+def scorer_fingerprints(name: str, source: "Source") -> list[str]:
+    """The weights of all fitted parts of a scorer: one that was fitted again is another one.
+
+    Args:
+        name: as for `open_scorer`; "" has none.
+        source: likewise.
+    """
+    places = [_place(part, source) for part in _parts(name) if part and part not in UNFITTED]
+    return [checkpoint.fingerprint(place) for place in places if place.exists()]
+
+
+def _parts(name: str) -> list[str]:
+    return name.split("+") if "+" in name and not Path(name).exists() else [name]
+
+
+def _place(name: str, source: "Source") -> Path:
+    return source.run / name if name in FITTED else Path(name)

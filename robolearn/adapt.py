@@ -50,7 +50,7 @@ from robolearn.practice import OWN, practising, revisits
 from robolearn.rehearsal import Rehearsal
 from robolearn.results import Result, save_result
 from robolearn.rollout import arm_of
-from robolearn.rounds import Rounds, Row, Seconds, demonstrations_of, show, timed
+from robolearn.rounds import Rounds, Row, Seconds, check_unused, demonstrations_of, show, timed
 from robolearn.seeding import stream
 from robolearn.sources import source_of
 from robolearn.stability import min_acc, wc_acc, windowed_forgetting, worst_by_chance
@@ -90,17 +90,20 @@ class Adaptation(Rounds):
         if not config.env:
             raise ValueError(f"{base} does not say what it was trained on; give --env ID")
         if config.rehearsal and config.data is None:
-            config = replace(config, data=demonstrations_of(checkpoint.run_of(base)))
+            data, units = demonstrations_of(checkpoint.run_of(base))
+            config = replace(config, data=data, units=config.units or units)
         super().__init__(config, base)
         self.source = source
         check_writable(config.out)
+        check_unused(config.out, SETTINGS)
         self._check()
         check_same(config, config.out, SETTINGS, FREE)  # last: a mistake leaves nothing behind
 
     @cached_property
     def demonstrations(self) -> EpisodeDataset | None:
         """What is rehearsed."""
-        return EpisodeDataset(self.config.data) if self.config.data else None
+        config = self.config
+        return EpisodeDataset(config.data, units=config.units) if config.data else None
 
     def _check(self) -> None:
         """Refuses what would fail in the first round.

@@ -26,7 +26,7 @@ from robolearn.options import AgentOptions
 from robolearn.plans import Ensemble, Plan, RealTime, RecedingHorizon
 from robolearn.policies.base import Overlap, Policy, as_tensors, stacked
 from robolearn.policies.scorers import Scorer, open_scorer
-from robolearn.rollout import Actor, Observation, arm_of
+from robolearn.rollout import Actor, Observation, arm_of, copied
 from robolearn.seeding import stream
 from robolearn.sources import Source, source_of
 
@@ -187,7 +187,7 @@ class PolicyAgent:
             if plan.is_due() and not arrival.is_under_way():
                 overlap = plan.begin(arrival.delay())
                 # A thread may still look at it when the environment writes the next one.
-                decision = partial(self._decide, slot, _copied(seen), overlap, self.candidates)
+                decision = partial(self._decide, slot, copied(seen), overlap, self.candidates)
                 arrival.begin(decision, wait=plan.is_empty())
             if (chunk := arrival.take()) is not None:
                 plan.add(chunk)
@@ -235,7 +235,7 @@ class _Slot:
         """This observation behind those before it; the first one stands for those missing."""
         if history == 1:
             return observation
-        self._past.extend([_copied(observation)] * (1 if self._past else history))
+        self._past.extend([copied(observation)] * (1 if self._past else history))
         while len(self._past) > history:
             self._past.popleft()
         return stacked(self._past, axis=1)
@@ -285,11 +285,6 @@ class ExpertAgent:
         """A script knows nothing of its decisions."""
         del slot
         return {}
-
-
-def _copied(observation: Observation) -> Observation:
-    """An environment may write the next observation over this one."""
-    return {k: _copied(v) if isinstance(v, dict) else v.copy() for k, v in observation.items()}
 
 
 def _row(observation: Observation, index: int) -> dict[str, Any]:

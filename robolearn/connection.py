@@ -44,7 +44,7 @@ class Connection:
             self._socket = self._held.enter_context(
                 connect(self.url, compression=None, additional_headers=headers, **limits)
             )
-            self.greeting = _unpacked(self._socket.recv(PATIENCE), self.url)
+            greeting = _unpacked(self._socket.recv(PATIENCE), self.url)
         except InvalidStatus as error:
             said = error.response.body.decode(errors="replace").strip()
             raise RemoteError(f"{self.url} does not let us in: {said}") from error
@@ -52,7 +52,16 @@ class Connection:
             raise RemoteError(
                 f"{self.url} does not answer ({error}); start it with: robolearn serve"
             ) from error
-        return self.greeting
+        self._check_same(greeting)
+        self.greeting = greeting
+        return greeting
+
+    def _check_same(self, greeting: dict[str, Any]) -> None:
+        """Refuses a server that was restarted with another policy."""
+        before = self.greeting.get("fingerprint")
+        if before is not None and greeting.get("fingerprint") != before:
+            self.close()
+            raise RemoteError(f"{self.url} has another policy now; begin again with that one")
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         """The server's answer.

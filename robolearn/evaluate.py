@@ -20,6 +20,7 @@ from gymnasium.vector import SyncVectorEnv
 from rich.console import Console
 from rich.progress import Progress
 
+from robolearn import checkpoint
 from robolearn.agent import PolicyAgent, open_agent
 from robolearn.config import save_config, to_json
 from robolearn.contract import Info
@@ -33,6 +34,7 @@ from robolearn.goals import Wrap, goal_wrap
 from robolearn.journal import Journal
 from robolearn.options import WORKERS, EvalConfig, worker_options
 from robolearn.outcomes import row_of, summarise
+from robolearn.policies.scorers import scorer_fingerprints
 from robolearn.registry import env_versions, make_env
 from robolearn.results import Result, harder, versions
 from robolearn.rollout import Actor, asking
@@ -119,7 +121,9 @@ def _about(config: EvalConfig, source: Source) -> Row:
     """All that the episodes depend on; with other weights or versions they would be others."""
     settings = {key: value for key, value in to_json(config).items() if key not in FREE}
     used = versions() | env_versions(config.env)
-    return {**settings, "fingerprint": source.fingerprint, "versions": used}
+    about = {**settings, "fingerprint": source.fingerprint, "versions": used}
+    chosen_by = scorer_fingerprints(config.scorer, source)
+    return about | ({"scorer_fingerprints": chosen_by} if chosen_by else {})
 
 
 def _play(
@@ -165,8 +169,9 @@ def evaluated(config: EvalConfig) -> Result:
     Raises:
         ValueError: see `evaluate`.
     """
-    path = (config.out or default_folder(config)) / "result.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    out = config.out or default_folder(config)
+    config = replace(config, out=out)
+    known = json.loads((out / "result.json").read_text()) if is_finished(config) else {}
     seeds = [config.seed, config.seed + config.episodes - 1]
     same = known.get("seeds") == seeds and known.get("dynamics", {}) == config.dynamics
     return cast(Result, known) if same else evaluate(config)
@@ -192,7 +197,7 @@ def _save(result: Result, out: Path) -> None:
 def default_folder(config: EvalConfig) -> Path:
     """`<run>/eval`; `<run>/eval-shuffled` for the control, `<run>/eval-push2` with a variation.
 
-    Whatever else makes the episodes others stands in the name, too: task, split, wording.
+    Whatever else makes the episodes others stands in the name, too: checkpoint, task, split, seed.
     """
     source = source_of(config.policy)
     named = [
@@ -211,12 +216,25 @@ def default_folder(config: EvalConfig) -> Path:
     asked = [_plain(config.instruction)] if config.instruction else []
     asked += [] if config.goal == ("demonstration",) else ["goal", *map(_plain, config.goal)]
     asked += [config.goal_data.name] if config.goal_data else []
-    executed = [f"lead{config.lead}"] if config.lead else []
+    usual = config.replan_every == EvalConfig.replan_every
+    executed = [] if usual else [f"replan{config.replan_every}"]
+    executed += [f"lead{config.lead}"] if config.lead else []
     executed += [f"delay{config.delay}"] if config.delay else []
     executed += ["unguided"] if config.delay and not config.guided else []
     executed += [] if config.ensemble is None else [f"ensemble{config.ensemble:g}"]
-    name = "-".join(["eval", *shuffled, *asked, *chooser, *executed, *named, *varied])
+    seeds = [f"seed{config.seed}"] if config.seed else []
+    name = "-".join(
+        ["eval", *_step(config.policy, source.run), *shuffled, *asked, *chooser, *executed, *named]
+    )
+    name = "-".join([name, *varied, *seeds])
     return source.run / name
+
+
+def _step(policy: str, run: Path) -> list[str]:
+    """The checkpoint that was named, unless it is the newest one of its run."""
+    parts, newest = Path(policy).parts, checkpoint.checkpoints(run)
+    named = parts[parts.index("checkpoints") + 1] if "checkpoints" in parts[:-1] else ""
+    return [named] if named and newest and named != newest[-1].name else []
 
 
 def _plain(text: str) -> str:

@@ -5,6 +5,7 @@ observation is encoded once, when its episode is new, and its tokens stay beside
 disk. What the policy would do there is drawn anew whenever the policy has changed.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -125,7 +126,9 @@ def cached_tokens(policy: Policy, dataset: EpisodeDataset, stride: int) -> np.nd
     starts, lengths = dataset.episodes.start, dataset.episodes.length
     parts = zip(starts, lengths, strict=True)
     frames = np.concatenate([np.arange(s, s + n, stride) for s, n in parts])
-    folder = dataset.cache / f"tokens-{encoder_digest(policy)[:16]}-{stride}-{len(dataset)}"
+    actions = np.ascontiguousarray(dataset.columns["action"])  # other demonstrations have others
+    shown = hashlib.sha256(actions.tobytes()).hexdigest()[:16]
+    folder = dataset.cache / f"tokens-{encoder_digest(policy)[:16]}-{stride}-{shown}"
     make_directory(folder.parent)
     with exclusive(folder):  # two runs may begin with the same base
         if not folder.exists():

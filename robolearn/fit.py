@@ -7,13 +7,15 @@ writes another one's goals.
 from pathlib import Path
 
 from robolearn import checkpoint
-from robolearn.config import load_config, save_config
+from robolearn.config import save_config
 from robolearn.dataset import EpisodeDataset
 from robolearn.files import check_writable
-from robolearn.options import FilterConfig, FitConfig, TrainConfig, WriterConfig
+from robolearn.options import FilterConfig, FitConfig, WriterConfig
 from robolearn.policies.base import Policy, usable_device
 from robolearn.policies.scorers import taught_type
 from robolearn.results import save_result
+from robolearn.rounds import demonstrations_of
+from robolearn.units import Units
 
 Fitting = FitConfig | FilterConfig | WriterConfig
 
@@ -44,15 +46,15 @@ def _opened(config: Fitting, base: Path) -> tuple[Policy, EpisodeDataset]:
     policy = checkpoint.load_policy(base, config.device)
     data, units = config.data, config.units
     if data is None:
-        trained = _training_of(base)
-        data, units = trained.data, units or trained.units
+        data, told = _demonstrations(base)
+        units = units or told
     dataset = EpisodeDataset(data, units=units)
     policy.check_dataset(dataset)
     return policy, dataset
 
 
-def _training_of(base: Path) -> TrainConfig:
-    """How a run was trained.
+def _demonstrations(base: Path) -> tuple[Path, Units | None]:
+    """What a policy was trained on.
 
     Raises:
         ValueError: the checkpoint stands alone, so nobody knows.
@@ -60,7 +62,7 @@ def _training_of(base: Path) -> TrainConfig:
     run = checkpoint.run_of(base)
     if run == base:
         raise ValueError(f"{base} does not say what it was trained on; give --data FOLDER")
-    return load_config(TrainConfig, run)
+    return demonstrations_of(run)
 
 
 def main(config: Fitting) -> int:

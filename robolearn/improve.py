@@ -32,7 +32,7 @@ from robolearn.policies.critic import Critic
 from robolearn.policies.improver import Improver
 from robolearn.replay import Reward, replay_of
 from robolearn.results import save_result
-from robolearn.rounds import Rounds, Row, Seconds, demonstrations_of, show, timed
+from robolearn.rounds import Rounds, Row, Seconds, check_unused, demonstrations_of, show, timed
 from robolearn.sources import source_of
 from robolearn.stats import wilson
 from robolearn.workers import Job, one_thread
@@ -56,15 +56,18 @@ class Improvement(Rounds):
         source = source_of(str(base))
         config = replace(config, base=base, env=config.env or source.env)
         if config.data is None:
-            config = replace(config, data=demonstrations_of(checkpoint.run_of(base)))
+            data, units = demonstrations_of(checkpoint.run_of(base))
+            config = replace(config, data=data, units=config.units or units)
         if not config.env:
             raise ValueError(f"{base} does not say what it was trained on; give --env ID")
         super().__init__(config, base)
         self.source = source
         self.method: Improver = IMPROVERS[config.algo.kind]()(config.algo)
         check_writable(config.out)
+        check_unused(config.out, SETTINGS)
         assert config.data is not None
-        self.given = [EpisodeDataset(folder) for folder in (config.data, *config.also)]
+        first = EpisodeDataset(config.data, units=config.units)
+        self.given = [first, *map(EpisodeDataset, config.also)]
         lengths = self.given[0].episodes.length[self.given[0].episodes.success]
         if not len(lengths):
             raise ValueError(f"{config.data} holds no episode that succeeded; give --data FOLDER")

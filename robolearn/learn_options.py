@@ -21,6 +21,7 @@ from robolearn.policies.improver_configs import (
     RecapConfig,
     RlpdConfig,
 )
+from robolearn.units import Units
 
 COLLECTED: Final = 3_000_000  # the first seed for what a policy experiences
 
@@ -59,6 +60,7 @@ class ImproveConfig(WorkerOptions):
     out: Path  # run folder: rollouts, critics, checkpoints, the table of rounds
     algo: Improve = field(default_factory=AloeConfig)  # how it learns of what was collected
     data: Path | None = None  # demonstrations; by default what the base was trained on
+    units: Units | None = None  # of that, if somebody else recorded it: percent, degrees or si
     also: tuple[Path, ...] = ()  # further recordings, e.g. of `robolearn deploy` with takeovers
     env: str = ""  # environment id; by default the one that the base was trained on
     rounds: int = 3
@@ -141,6 +143,7 @@ class AdaptConfig(WorkerOptions):
     learning_rate: float = 3e-4  # peak in each round; warms up, then falls to zero as a cosine
     rehearsal: float = 0.25  # share of a batch that is from the demonstrations; published: 0
     data: Path | None = None  # these demonstrations; by default what the policy was trained on
+    units: Units | None = None  # of them, if somebody else recorded them: percent, degrees or si
     held_out: float = 0.0  # share of the rollouts whose loss ends a round when it rises; 0: none
     evaluate: int = 50  # episodes of each evaluation after every round
     seed: int = COLLECTED  # of the first episode; lower seeds are for evaluation and demonstrations

@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from rich.console import Console
 from torch import Tensor
 
+from robolearn import checkpoint
 from robolearn.config import check_same
 from robolearn.contract import Info
 from robolearn.episodes import Episode
@@ -27,7 +28,7 @@ from robolearn.policies.base import as_tensors
 from robolearn.policies.dsrl import DsrlPolicy
 from robolearn.policies.gorl import Decisions, Gorl, fresh_policy, joined
 from robolearn.policies.language import vocabulary_of
-from robolearn.registry import make_env
+from robolearn.registry import make_env, spec_of
 from robolearn.rollout import Observation, rollout
 from robolearn.seeding import stream
 from robolearn.workers import one_thread
@@ -141,7 +142,7 @@ class Online:
     def __init__(self, config: OnlineConfig) -> None:
         self.config = config
         check_writable(config.out)
-        if (config.out / LOG).exists():
+        if (config.out / LOG).exists() or checkpoint.checkpoints(config.out):
             raise ValueError(f"{config.out} holds a run already; take another --out")
         self.policy = _begun(config)
         self.learner = Gorl(config.algo, self.policy)
@@ -211,6 +212,11 @@ def _begun(config: OnlineConfig) -> DsrlPolicy:
 
 
 def _side_by_side(config: OnlineConfig) -> VectorEnv:
+    if spec_of(config.env).vector_entry_point is None:
+        raise ValueError(
+            f"{config.env} has no batch of simulations, in which learning by trying goes on; take "
+            "a task of this project"
+        )
     return gymnasium.make_vec(
         config.env,
         num_envs=config.slots,

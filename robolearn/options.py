@@ -4,6 +4,7 @@ They stand apart from their commands because those import torch and MuJoCo, and 
 answer at once. The comments are the help texts.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -49,6 +50,29 @@ def check_at_least(config: object, least: int, *names: str) -> None:
             raise ValueError(f"--{option} is {getattr(config, name)}; give it {least} or more")
 
 
+def check_positive(config: object, *names: str) -> None:
+    """Refuses zero and less.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name in names:
+        if getattr(config, name) <= 0:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} is {getattr(config, name)}; give it more than 0")
+
+
+def check_choices(option: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuses names that are not known.
+
+    Raises:
+        ValueError: naming the option and the choices.
+    """
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--{option} has {name}; choose among {', '.join(known)}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     """Who plays the episodes; they are the same."""
@@ -89,7 +113,7 @@ class RobotOptions:
     acceleration: float = SAFE_ACCELERATION  # rad/s^2 that a joint may do
     on_exit: Literal["park", "hold", "limp"] = "park"  # what becomes of the arm at the end
     blackbox: Path = Path("runs/blackbox")  # where faults leave a recording of what led to them
-    estop: Path | None = None  # a pipe or device: any byte from it is an emergency stop
+    estop: Path | None = None  # a pipe or device: any byte, or its loss, is an emergency stop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +169,14 @@ class DeployConfig(AgentOptions, RobotOptions):
     episodes: int = 1
     seed: int = 0  # of the first episode: noise of the policy, and the twin's task
     out: Path | None = None  # dataset folder to record the episodes into
+
+    def __post_init__(self) -> None:
+        """Refuses what would leave nothing to do.
+
+        Raises:
+            ValueError: naming the option.
+        """
+        check_at_least(self, 1, "episodes")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -287,8 +287,8 @@ class RemoteSource(Source):
 
     @property
     def fingerprint(self) -> str:
-        """See `Source`."""
-        return str(self._told("fingerprint"))
+        """See `Source`; another's server has none but its address."""
+        return str(self._told("fingerprint")) if self._dialect.is_ours else self.where
 
     def load(self, device: str = "cpu") -> Policy:
         """See `Source`; the device is the server's business."""

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, NotRequired, TypedDict
 from robolearn.config import config_hash, to_json
 from robolearn.files import write_atomic
 
+VERSIONS: Final = "versions.json"  # of a folder that a benchmark fills: what it runs with
 FORMAT: Final = 1  # of an evaluation's `result.json`
 PACKAGES: Final = ("robolearn", "mujoco", "torch", "gymnasium", "numpy", "lerobot")
 

@@ -33,10 +33,13 @@ def open_robot(options: RobotOptions, *, autonomous: bool, **env_options: Any) -
     kind, _, where = options.robot.partition(":")
     if kind not in ROBOTS:
         raise ValueError(f"robot is {options.robot!r}; choose one of so101, lerobot:TYPE")
+    steps = round(options.seconds * SO101.control_hz)
+    if steps < 1:
+        raise ValueError(f"--seconds is {options.seconds:g}; give it more than one control period")
     teleop = open_teleop(options)  # first: a missing pedal shall not leave an arm engaged
     try:
         env = ROBOTS[kind](options, where, **env_options)
-        limited = TimeLimit(env, round(options.seconds * SO101.control_hz))
+        limited = TimeLimit(env, steps)
         if teleop is None:
             return limited
         return ArmIntervention(limited, teleop, autonomous=autonomous)
@@ -107,6 +110,8 @@ def _lerobot(options: RobotOptions, kind: str, **env_options: Any) -> gymnasium.
 
     if options.teleop != "none" or options.estop is not None:
         raise ValueError("--teleop and --estop need an arm that robolearn drives: --robot so101")
+    if options.on_exit == "hold":
+        raise ValueError("LeRobot lets go of an arm when it is closed; take --on-exit park or limp")
     return open_lerobot(
         kind,
         port=options.port,

@@ -107,7 +107,7 @@ class _Rollout:
             self._begin(slot)
         while any(self.slots):
             action = self.actor.act(self.observation)
-            before, captured = _copy(self.observation), self.captured
+            before, captured = copied(self.observation), self.captured
             self.observation, reward, terminated, truncated, info = self.env.step(action)
             self.captured = np.full(self.env.num_envs, time.time())
             if self.watch:
@@ -224,8 +224,9 @@ def _flatten(observation: Observation, slot: int, prefix: str = "") -> dict[str,
     return flat
 
 
-def _copy(observation: Observation) -> Observation:
-    return {k: _copy(v) if isinstance(v, dict) else v.copy() for k, v in observation.items()}
+def copied(observation: Observation) -> Observation:
+    """An environment may write the next observation over this one."""
+    return {k: copied(v) if isinstance(v, dict) else v.copy() for k, v in observation.items()}
 
 
 def _env_id(env: VectorEnv) -> str:

@@ -23,11 +23,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from robolearn import checkpoint
 from robolearn.config import NAME
 from robolearn.episodes import Episode, EpisodeWriter
 from robolearn.options import worker_options
 from robolearn.results import save_result
 from robolearn.rollout import arm_of
+from robolearn.units import Units
 from robolearn.workers import Job, make_vector, run_seeds
 
 FIGURES: Final = "figures"
@@ -122,15 +124,30 @@ def timed(seconds: Seconds, name: str) -> Iterator[None]:
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - begin
 
 
-def demonstrations_of(run: Path) -> Path:
-    """What a run was trained on, or improved or adapted with.
+def check_unused(out: Path, settings: str) -> None:
+    """Refuses the folder of another run, whose checkpoints would count as newer or older ones.
+
+    Args:
+        out: where a run is to go on or to begin.
+        settings: the file that a run of this kind begins with.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if not (out / settings).exists() and checkpoint.checkpoints(out):
+        raise ValueError(f"{out} holds another run; take another --out")
+
+
+def demonstrations_of(run: Path) -> tuple[Path, Units | None]:
+    """What a run was trained on, or improved or adapted with, and in which units that is.
 
     Raises:
         ValueError: it does not say.
     """
     found = next((run / name for name in NOTES if (run / name).exists()), run / NAME)
     try:
-        return Path(json.loads(found.read_text())["data"])
+        told = json.loads(found.read_text())
+        return Path(told["data"]), told.get("units")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{run} does not say what it was trained on; give --data FOLDER"

@@ -114,7 +114,10 @@ def _likeness(a: Sequence[bool], b: Sequence[bool]) -> float:
 
 
 def mean_interval(
-    estimates: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+    estimates: Sequence[float],
+    lows: Sequence[float],
+    highs: Sequence[float],
+    weights: Sequence[float] = (),
 ) -> tuple[float, float]:
     """The interval of the mean of independent estimates that have intervals, by square and add.
 
@@ -126,10 +129,14 @@ def mean_interval(
         estimates: such as the success rates of several tasks.
         lows: the lower ends of their intervals.
         highs: the upper ends.
+        weights: of the estimates in the mean; by default all count alike.
     """
-    count, mean = len(estimates), sum(estimates) / len(estimates)
-    down = sqrt(sum((x - low) ** 2 for x, low in zip(estimates, lows, strict=True))) / count
-    up = sqrt(sum((high - x) ** 2 for x, high in zip(estimates, highs, strict=True))) / count
+    total = sum(weights) or len(estimates)
+    shares = [weight / total for weight in weights or [1.0] * len(estimates)]
+    rows = list(zip(shares, estimates, lows, highs, strict=True))
+    mean = sum(share * x for share, x, _, _ in rows)
+    down = sqrt(sum((share * (x - low)) ** 2 for share, x, low, _ in rows))
+    up = sqrt(sum((share * (high - x)) ** 2 for share, x, _, high in rows))
     return mean - down, mean + up
 
 

@@ -184,7 +184,12 @@ class Trainer:
         flat |= {"step": torch.tensor(self.step), "threads": torch.tensor(self.threads)}
         flat |= {"data": self._fingerprint(), "format": torch.tensor(checkpoint.FORMAT)}
         flat |= {"processes": torch.tensor(self.accelerator.num_processes)}
+        flat |= {"bf16": torch.tensor(self._in_bf16)}
         return weights | {f"average.{k}": v for k, v in self.average.state_dict().items()} | flat
+
+    @property
+    def _in_bf16(self) -> bool:
+        return self.accelerator.mixed_precision == "bf16"
 
     def restore(self) -> None:
         """Goes back to the newest checkpoint of the run.
@@ -204,6 +209,12 @@ class Trainer:
                 f"{self.config.out} was begun with {before} processes, and these are "
                 f"{self.accelerator.num_processes}; resume it with as many, or go on in another "
                 f"--out with: --init {self.config.out}"
+            )
+        if (before := bool(state.get("bf16", self._in_bf16))) != self._in_bf16:
+            raise ValueError(
+                f"{self.config.out} was begun {'with' if before else 'without'} bf16, unlike what "
+                "is faster on this machine; resume it on one like that where it was begun, or go "
+                f"on in another --out with: --init {self.config.out}"
             )
         if not torch.equal(state["data"], self._fingerprint()):
             raise DatasetError(

@@ -67,7 +67,10 @@ def _unpack_numpy(value: dict[Any, Any]) -> object:
         number = value.get(b"data")
         if not isinstance(number, int | float):
             raise WireError(f"a numpy scalar holds a number, and this holds {number!r:.40}")
-        return _dtype(value.get(b"dtype")).type(number)
+        try:
+            return _dtype(value.get(b"dtype")).type(number)
+        except OverflowError as error:
+            raise WireError(f"{number!r:.40} is too large for its dtype") from error
     return value
 
 

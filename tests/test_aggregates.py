@@ -93,6 +93,15 @@ def test_resampled_tasks_are_less_certain():
     assert bootstrap(strata, mean_of_tasks, tasks=True) == (outer_low, outer_high)
 
 
+def test_tasks_of_one_world_are_no_more_certain_than_one_of_them():
+    stratum = np.arange(40) % 2.0
+    alone = bootstrap([stratum], mean_of_tasks)
+    twice = [stratum, stratum]
+    assert bootstrap(twice, mean_of_tasks, worlds=["a", "a"]) == pytest.approx(alone)
+    low, high = bootstrap(twice, mean_of_tasks, worlds=["a", "b"])
+    assert high - low < 0.85 * (alone[1] - alone[0])
+
+
 @pytest.mark.parametrize("strata", [[], [np.ones(3), np.ones(0)]])
 def test_nothing_to_resample_is_refused(strata):
     with pytest.raises(ValueError, match="one task or more"):

@@ -141,6 +141,15 @@ def test_soak_finds_what_it_looks_for(monkeypatch):
     assert soak._faults(info).sum() == 2
 
 
+def test_a_task_that_is_soaked_later_joins_the_others():
+    counts = {"steps": 64, "nans": 1, "diverged": 0, "warnings": 2, "resets": 3}
+    before = soak._summary({"Lift": counts, "Push": counts | {"error": "Traceback"}})
+    assert (before["exceptions"], before["errors"]) == (1, {"Push": "Traceback"})
+    both = soak.merged(soak._summary({"Push": counts, "Write": counts}), before)
+    assert list(both["tasks"]) == ["Lift", "Push", "Write"]
+    assert (both["steps"], both["nans"], both["exceptions"]) == (192, 3, 0)
+
+
 def test_an_unknown_task_is_refused():
     with pytest.raises(ValueError, match="no task 'Juggle'; choose among .*PickPlace"):
         speed.chosen_tasks(BenchConfig(tasks=("Juggle",)))

@@ -53,6 +53,10 @@ def config(tmp_path):
     return BenchForeignConfig("toys", policies=("flow", "act"), **small, **folders)
 
 
+def cut_off(*_):
+    raise KeyboardInterrupt
+
+
 def test_every_policy_is_measured_on_every_task(scripted, config, monkeypatch, capsys):
     figures = bench(config)
     written = json.loads((config.results / "toys.json").read_text())
@@ -68,9 +72,13 @@ def test_every_policy_is_measured_on_every_task(scripted, config, monkeypatch, c
     assert recorded.frames("view").shape[1:] == (12, 16, 3)
     assert figures["mean_success"] == {name: row["success"] for name, row in rows.items()}
     monkeypatch.setattr(bench_learning, "train", None)  # everything is done
-    assert cli.COMMANDS["bench-foreign"][0] == "bench_foreign"
+    assert cli.COMMANDS["bench-foreign"][0] == "bench.foreign"
     assert bench_foreign.main(config) == 0
     assert "toys.json holds everything" in capsys.readouterr().out
+    monkeypatch.setattr(bench_foreign, "compared", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        bench(replace(config, policies=("flow",)))
+    assert json.loads((config.results / "toys.json").read_text()) == written
     with pytest.raises(ValueError, match=r"other settings \(minutes .*take another --out"):
         bench(replace(config, minutes=1.0))
 

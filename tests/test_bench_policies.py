@@ -138,6 +138,16 @@ def test_bad_options(options, words, tmp_path, capsys):
     assert words in capsys.readouterr().err
 
 
+def test_a_folder_does_not_mix_versions(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_policies, "_demonstrations", lambda config: tmp_path / "data")
+    monkeypatch.setattr(bench_policies, "measure", lambda *args: {})
+    config = BenchPoliciesConfig(out=tmp_path, policies=("flow",))
+    assert dict(bench_policies.compared(config)) == {"flow": {}}
+    monkeypatch.setattr(bench_policies, "versions", lambda: {"torch": "9.9"})
+    with pytest.raises(ValueError, match=r"torch .* not 9.9"):
+        dict(bench_policies.compared(config))
+
+
 @pytest.mark.parametrize(("latency_ms", "expected"), [(10.0, 100), (3000.0, 16), (9e5, 2)])
 def test_who_thinks_for_long_plays_fewer_episodes(latency_ms, expected):
     config = BenchPoliciesConfig(thinking=10.0, workers=2)

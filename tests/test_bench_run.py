@@ -16,7 +16,9 @@ import toy
 
 from robolearn import checkpoint, cli
 from robolearn.bench.compare import BenchCompareConfig, compare
+from robolearn.bench.leaderboard import _levels
 from robolearn.bench.run import Agent, BenchRunConfig, clear, contestants, run
+from robolearn.bench.sequential import sequential_p
 from robolearn.bench.standings import THRESHOLDS, Entry, standings
 from robolearn.bench.suite import load_suite
 from robolearn.contract import SO101
@@ -357,6 +359,10 @@ def test_an_agent_that_is_clearly_worse_stops_early(tmp_path, toy_run):
     assert row["gain_points_high"] < 100.0 * (novice["success"] - able["success"]) + 100.0
     # The interval holds at every n, so it is wider than Wilson's.
     assert novice["success_high"] > wilson(novice["successes"], novice["n"])[1]
+    with pytest.raises(
+        ValueError, match=r"against another first agent than novice=.* that one first"
+    ):
+        run(config(tmp_path, f"novice={toy_run}", "able=expert", suite=str(suite)))
 
 
 def test_it_stops_at_the_first_seed_at_which_the_test_is_clear(tmp_path):
@@ -368,8 +374,8 @@ def test_it_stops_at_the_first_seed_at_which_the_test_is_clear(tmp_path):
     assert not enough([{"success": True}] * 20)
 
 
-def entry(name, successes, progress=0.5):
-    """An agent with the same outcomes on two tasks."""
+def entry(name, successes, progress=0.5, worlds=("a", "b")):
+    """An agent with the same outcomes on two tasks, of these environments."""
     episodes = [
         {"seed": k, "success": bool(s), "progress": 1.0 if s else progress, "length": 10}
         for k, s in enumerate(successes)
@@ -386,7 +392,8 @@ def entry(name, successes, progress=0.5):
         "seeds": [0, len(episodes) - 1],
         "config_hash": "0",
     }
-    return Entry(name, {"scorer": ""}, Path(), {"A": result, "B": result})
+    results = {label: result | {"env_id": world} for label, world in zip("AB", worlds, strict=True)}
+    return Entry(name, {"scorer": ""}, Path(), results)
 
 
 def test_standings_by_hand():
@@ -407,3 +414,37 @@ def test_standings_by_hand():
     assert pair["improvement"] == pytest.approx(0.25)
     assert pair["pairs_for_5_points"] > 1000
     assert figures["agents"]["all"]["success_low"] < 0.97
+
+
+@pytest.mark.parametrize("stop", [0.0, 0.05])
+def test_a_seed_of_two_tasks_in_one_environment_counts_once(stop):
+    good, bad = [1, 1, 1, 0] * 5, [0, 1, 1, 0] * 5
+    for worlds, pairs in ((("a", "b"), 10), (("a", "a"), 5)):
+        first, second = (entry(n, s, worlds=worlds) for n, s in (("first", good), ("second", bad)))
+        figures = standings([first, second], [(first, second)], stop)
+        row = figures["pairs"][0]["all"]
+        assert (row["gained"], row["lost"]) == (10, 0)  # seeds, task by task
+        test = sequential_p if stop else mcnemar_exact
+        assert row["p_value"] == pytest.approx(test([True] * pairs, [False] * pairs))
+        task = figures["agents"]["first"]["tasks"]["A"]
+        same = figures["agents"]["first"]["success_low"] == pytest.approx(task["success_low"])
+        assert same is (worlds == ("a", "a"))
+
+
+def test_a_curve_is_of_one_task():
+    plain = {"env": "Lift", "split": "train", "instruction": "", "dynamics": {}}
+    other = plain | {"env": "Stack"}
+    tasks = {
+        "Lift": plain | {"variations": {}},
+        "Lift-blue": plain | {"split": "blue", "variations": {}},
+        "Lift-push1": plain | {"variations": {"push": 1}},
+        "Lift-push3": plain | {"variations": {"push": 3}},
+        "Stack-push2": other | {"variations": {"push": 2}},
+        "Lift-slip1": plain | {"variations": {"slip": 1}},
+    }
+    assert _levels({"tasks": tasks}) == {"push": {0: "Lift", 1: "Lift-push1", 3: "Lift-push3"}}
+    tasks["Stack-push3"] = other | {"variations": {"push": 3}}
+    assert _levels({"tasks": tasks}) == {
+        "push of Lift, train": {0: "Lift", 1: "Lift-push1", 3: "Lift-push3"},
+        "push of Stack, train": {2: "Stack-push2", 3: "Stack-push3"},
+    }

@@ -154,7 +154,7 @@ def test_the_means_are_over_tasks_and_the_pairs_are_all_of_them():
     ("options", "words"),
     [
         ("--candidates 1", "--candidates and --compared must be 2 or more"),
-        ("--episodes 0", "--episodes is 0; give it at least 1"),
+        ("--episodes 0", "--episodes is 0; give it 1 or more"),
         ("--sorts structured --tasks Fly", "no environment 'robolearn/Fly-v0'"),
     ],
 )

@@ -434,11 +434,6 @@ def test_impossible_values_are_refused_and_nothing_is_sent(
     assert len(servos.requests) == 1
 
 
-def test_only_centre_writes_128(servos, bus):
-    bus.centre(2)
-    assert servos.get(Register.TORQUE_ENABLE) == [0, 128, 0, 0, 0, 0]
-
-
 def test_the_lock_is_open_inside_the_context_only(servos, bus):
     servos.put(Register.LOCK, 1)
     with bus.unlocked():

@@ -15,7 +15,7 @@ from robolearn import checkpoint, filming
 from robolearn import evaluate as evaluation
 from robolearn.checkpoint import CheckpointError
 from robolearn.config import config_hash, load_config
-from robolearn.evaluate import default_folder, evaluate, main, shuffled_instructions
+from robolearn.evaluate import default_folder, evaluate, evaluated, main, shuffled_instructions
 from robolearn.filming import _groups_in_turn
 from robolearn.options import EvalConfig
 from robolearn.results import EpisodeResult, Result
@@ -160,8 +160,12 @@ def test_one_goal_may_be_asked_for_in_all_episodes(tmp_path, toy_run, skilled):
 
 
 def test_what_makes_other_episodes_stands_in_the_folder_s_name(toy_run):
-    other = replace(config(toy_run, None), env="robolearn/Lift-v0", split="novel_state")
+    plain = config(toy_run, None, replan_every=4)
+    other = replace(plain, env="robolearn/Lift-v0", split="novel_state")
     assert default_folder(other) == toy_run / "eval-Lift-v0-novel_state"
+    assert default_folder(replace(other, replan_every=3, seed=9)).name == (
+        "eval-replan3-Lift-v0-novel_state-seed9"
+    )
     assert (
         default_folder(replace(other, env="", split="train", paraphrases="all")).name == "eval-all"
     )
@@ -186,17 +190,25 @@ def test_shuffled_instructions_are_those_of_the_split(toy_run):
     assert heights <= {5, 7, 9, 11, 13}
 
 
+def test_an_earlier_checkpoint_has_a_folder_of_its_own(tmp_path, toy_run):
+    run = Path(shutil.copytree(toy_run, tmp_path / "run"))
+    (early,) = checkpoint.checkpoints(run)
+    shutil.copytree(early, early.with_name("0000099"))
+    for policy in (early, early / "model"):
+        assert default_folder(config(policy, None, replan_every=4)).name == f"eval-{early.name}"
+
+
 def test_results_go_beside_the_run(tmp_path, toy_run):
     run = Path(shutil.copytree(toy_run, tmp_path / "run"))
     newest = checkpoint.checkpoints(run)[-1]
     for policy in (run, newest, newest / "model"):
-        assert default_folder(config(policy, None)) == run / "eval"
-        shuffled = config(policy, None, shuffle_instructions=True)
+        assert default_folder(config(policy, None, replan_every=4)) == run / "eval"
+        shuffled = config(policy, None, replan_every=4, shuffle_instructions=True)
         assert default_folder(shuffled) == run / "eval-shuffled"
-    evaluate(config(run, None, episodes=1))
+    evaluate(config(run, None, replan_every=4, episodes=1))
     assert (run / "eval" / "result.json").is_file()
     alone = Path(shutil.copytree(newest / "model", tmp_path / "model"))
-    assert default_folder(config(alone, None)) == alone / "eval"
+    assert default_folder(config(alone, None, replan_every=4)) == alone / "eval"
 
 
 def test_the_films_are_of_the_counted_episodes(tmp_path, toy_run, skilled):
@@ -240,6 +252,11 @@ def test_an_episode_that_ran_differently_is_not_shown(tmp_path, toy_run, monkeyp
     assert [e["video"] for e in result["episodes"]] == [None] * 5
 
 
+def none_is_left(job, seeds, **_):
+    assert not seeds
+    yield from ()
+
+
 def test_filming_that_fails_does_not_cost_the_result(tmp_path, toy_run, monkeypatch):
     def full(*args):
         raise OSError("No space left on device")
@@ -249,6 +266,10 @@ def test_filming_that_fails_does_not_cost_the_result(tmp_path, toy_run, monkeypa
         evaluate(config(toy_run, tmp_path / "e", videos=2))
     stored = json.loads((tmp_path / "e" / "result.json").read_text())
     assert (stored["n"], stored["episodes"][0]["video"]) == (5, None)
+    monkeypatch.undo()
+    monkeypatch.setattr(evaluation, "run_seeds", none_is_left)
+    again = evaluated(config(toy_run, tmp_path / "e", videos=2))
+    assert sum(episode["video"] is not None for episode in again["episodes"]) == 2
 
 
 def test_a_policy_for_another_arm_is_refused_with_a_sentence(tmp_path, toy_run):

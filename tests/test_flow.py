@@ -13,6 +13,7 @@ from gymnasium import spaces
 from robolearn.checkpoint import CheckpointError, load_policy
 from robolearn.contract import SO101, observation_space
 from robolearn.dataset import EpisodeDataset
+from robolearn.episodes import DatasetError
 from robolearn.policies.configs import FlowConfig
 from robolearn.policies.flow import FlowPolicy
 from robolearn.policies.language import vocabulary_of, words
@@ -220,6 +221,13 @@ def test_another_control_rate_is_another_arm(toy_data):
     faster = replace(toy.TOY_ARM, control_hz=30.0)
     with pytest.raises(CheckpointError, match=r"control_hz 20.* and toy has 30"):
         policy.check_fits(faster, observation_space(faster, ("top", "wrist"), toy.SIZE))
+
+
+def test_a_chunk_that_no_episode_fills_is_refused(toy_data):
+    dataset = EpisodeDataset(toy_data)
+    config = replace(toy.TINY, horizon=int(dataset.episodes.length.max()) + 1)
+    with pytest.raises(DatasetError, match=r"no episode of .* frames; .* smaller --policy.horizon"):
+        FlowPolicy.for_dataset(config, dataset, dataset.cameras)
 
 
 def test_pictures_may_have_odd_sides():

@@ -12,7 +12,7 @@ import toy
 from chain import Chain, Known
 from cutting import cut_off_at
 
-from robolearn import checkpoint
+from robolearn import checkpoint, fit
 from robolearn.dataset import EpisodeDataset
 from robolearn.experience import Experience
 from robolearn.improve import Improvement, improve
@@ -38,6 +38,7 @@ from robolearn.policies.improver_configs import (
 )
 from robolearn.policies.iql import taught
 from robolearn.replay import Reward, replay_of
+from robolearn.rounds import demonstrations_of
 from robolearn.train import train
 
 SMALL = CriticConfig(heads=2, hidden=16, depth=1, steps=8, batch_size=16, samples=2)
@@ -117,6 +118,19 @@ def test_other_settings_are_refused(base, whole):
     out, _ = whole
     with pytest.raises(ValueError, match="other settings"):
         improve(config(base, out, episodes=6))
+
+
+def test_the_folder_of_another_run_is_refused(base):
+    before = checkpoint.checkpoints(base)
+    with pytest.raises(ValueError, match=r"holds another run; take another --out"):
+        improve(config(base, base))
+    assert checkpoint.checkpoints(base) == before
+    assert not (base / "improve.json").exists()
+
+
+def test_a_verifier_is_fitted_to_what_a_run_was_improved_with(base, whole):
+    assert demonstrations_of(whole[0]) == (base.parent / "data", None)
+    assert fit._demonstrations(checkpoint.resolve(whole[0])) == (base.parent / "data", None)
 
 
 def test_the_base_must_say_what_it_was_trained_on(base, tmp_path):

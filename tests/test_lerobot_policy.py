@@ -236,6 +236,23 @@ def test_nothing_there(tmp_path, monkeypatch):
         source_of(f"lerobot:{tmp_path / 'none'}").load()
 
 
+def test_what_the_hub_has_is_a_source_like_any_other(tmp_path, monkeypatch):
+    here = source_of(save("act", tmp_path / "snapshot"))
+    asked = []
+
+    def download(name, allow_patterns):
+        asked.append(name)
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr("robolearn.policies.lerobot.snapshot_download", download)
+    there = source_of("lerobot:somebody/act")
+    assert (there.fingerprint, there.cameras) == (here.fingerprint, here.cameras)
+    seen = observation(here.load(), 1)
+    ours, theirs = (chunks_of(source.load(), seen, 2).actions for source in (here, there))
+    assert torch.equal(ours, theirs)
+    assert asked == ["somebody/act"]
+
+
 @pytest.mark.parametrize("kind", ["act", "diffusion"])
 def test_it_is_served(tmp_path, kind):
     """Diffusion looks back at two observations, which the client keeps."""

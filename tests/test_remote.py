@@ -222,6 +222,14 @@ class TestOurClient:
             policy._connection._socket.close()  # as a restart of the server does
             assert torch.equal(chunks_of(policy, an_observation()).actions, first.actions)
 
+    def test_a_server_that_comes_back_with_another_policy_is_refused(self, toy_run):
+        with serving(toy_run) as url:
+            policy = source_of(url).load()
+            policy._connection.greeting["fingerprint"] = "that of yesterday"
+            policy._connection._socket.close()
+            with pytest.raises(RemoteError, match="has another policy now; begin again"):
+                chunks_of(policy, an_observation())
+
     def test_a_server_that_has_gone(self, toy_run):
         with serving(toy_run) as url:
             policy = source_of(url).load()
@@ -276,7 +284,9 @@ class TestOthers:
             threading.Thread(target=other.serve_forever, daemon=True).start()
             port = other.socket.getsockname()[1]
             words = "agent_pos=observation/state&top=observation/image&horizon=4&size=12x16"
-            policy = source_of(f"ws://localhost:{port}?{words}").load()
+            source = source_of(f"ws://localhost:{port}?{words}")
+            assert source.fingerprint == source.where  # it says nothing of its policy
+            policy = source.load()
             chunks = chunks_of(policy, an_observation(), n=2)
             policy._connection.close()
             other.shutdown()
@@ -321,6 +331,7 @@ class TestBadInput:
             ({"refine": np.full((2, 4, 3), np.nan)}, "refine has numbers that are not finite"),
             ({"refine": np.zeros((2, 4, 3))}, "level is None; give a share of noise from 0 to 1"),
             ({"refine": np.zeros((2, 4, 3)), "level": 2}, "level is 2; give a share"),
+            ({"x": {b"__npgeneric__": True, b"data": 300, b"dtype": "|i1"}}, "300 is too large"),
         ],
     )
     def test_a_wrong_observation_is_refused_and_the_next_one_answered(self, server, changes, words):

@@ -17,7 +17,7 @@ from robolearn.checkpoint import CheckpointError, load_policy
 from robolearn.config import ConfigError
 from robolearn.episodes import DatasetError, EpisodeWriter
 from robolearn.options import TrainConfig
-from robolearn.train import Trainer, train
+from robolearn.train import STATE, Trainer, train
 
 TIMING = {"seconds", "samples_per_s"}
 
@@ -58,7 +58,7 @@ def whole_run(tmp_path_factory, toy_data):
 COMMAND = """
 import sys, toy
 from pathlib import Path
-from robolearn.train import Trainer, train
+from robolearn.train import STATE, Trainer, train
 data, run, slow = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 if slow == "slow":
     batch = Trainer.batch
@@ -176,6 +176,15 @@ def test_an_unknown_key_in_a_saved_config_is_an_error(tmp_path, toy_data, toy_ru
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "optimiser": "magic"}))
     with pytest.raises(ConfigError, match="unknown key optimiser"):
+        train(toy.train_config(toy_data, run, resume=True))
+
+
+def test_what_was_begun_in_another_precision_is_not_resumed(tmp_path, toy_data, toy_run):
+    run = copy_of(toy_run, tmp_path)
+    path = newest(run) / STATE
+    state = checkpoint.load_tensors(path)
+    checkpoint.save_tensors(path, state | {"bf16": ~state["bf16"]})
+    with pytest.raises(ValueError, match=r"bf16, unlike what is faster on this machine"):
         train(toy.train_config(toy_data, run, resume=True))
 
 

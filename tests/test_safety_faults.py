@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from safety_arm import CONFIG, DT, HOME, LIFT, Arm, J, offset
 
+from robolearn.contract import SO101
 from robolearn.hardware.registers import Alarm
 from robolearn.hardware.safety_types import PARK, REACTIONS, Fault, Reaction, State, Verb
 
@@ -11,6 +12,16 @@ from robolearn.hardware.safety_types import PARK, REACTIONS, Fault, Reaction, St
 @pytest.fixture
 def arm():
     return Arm().engage()
+
+
+def test_a_gripper_that_squeezes_for_long_is_no_fault(arm):
+    (gripper,) = SO101.grippers
+    arm.joint("alarms", Alarm.OVERLOAD, gripper)
+    arm.run(3.0, HOME)
+    assert arm.state is State.ENGAGED
+    arm.joint("alarms", Alarm.OVERLOAD | Alarm.OVERCURRENT, gripper)
+    arm.tick(HOME)
+    assert arm.fault is Fault.OVERCURRENT
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from safety_arm import CONFIG, DT, HOME, Arm, offset
 from robolearn.contract import SO101
 from robolearn.hardware.registers import Alarm
 from robolearn.hardware.safety import Supervisor
-from robolearn.hardware.safety_types import PARK, Fault, State, Verb
+from robolearn.hardware.safety_types import PARK, Fault, SafetyConfig, State, Verb
 from robolearn.hardware.workspace import Workspace
 
 
@@ -60,6 +60,36 @@ def test_park_goes_there_slowly_and_lets_go(arm):
     arm.run(CONFIG.park_seconds, offset(0, 1.0))  # goals no longer count
     assert arm.state is State.LIMP
     np.testing.assert_allclose(arm.position[:5], PARK["so101"][:5])
+
+
+def test_a_slow_arm_parks_too():
+    config = SafetyConfig(velocity=0.3)
+    arm = Arm(config).engage()
+    arm.tick(verb=Verb.PARK)
+    arm.run(CONFIG.park_seconds)
+    assert arm.state is State.PARKING
+    arm.run(config.parking - CONFIG.park_seconds)
+    assert arm.state is State.LIMP
+    np.testing.assert_allclose(arm.position[:5], PARK["so101"][:5])
+    assert arm.events[-1] == "parking -> limp: parked"
+
+
+@pytest.mark.parametrize("limits", [{"velocity": 0.5}, {"acceleration": 5.0, "jerk": 500.0}])
+def test_who_is_slower_may_park_for_longer(limits):
+    assert CONFIG.parking == CONFIG.park_seconds
+    assert SafetyConfig(**limits).parking > 1.9 * CONFIG.park_seconds
+
+
+def test_a_stopped_arm_whose_program_is_gone_lets_go_without_a_move(arm):
+    arm.run(0.4, offset(0, 1.5))
+    arm.tick(verb=Verb.STOP)
+    arm.run(CONFIG.hold_park + 1.0)  # somebody is there: it holds for as long as it takes
+    before = arm.goals()[-1]
+    arm.run(CONFIG.hold_park - 2 * DT, alone=True)
+    assert arm.state is State.HOLD
+    np.testing.assert_array_equal(arm.goals()[-1], before)
+    assert not arm.run(3 * DT, alone=True).torque_enable
+    assert arm.state is State.LIMP
 
 
 def test_a_gripper_beyond_its_range_does_not_delay_parking():

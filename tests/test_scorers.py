@@ -1,6 +1,7 @@
 """Scorers: whom they choose, and whom they refuse."""
 
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from robolearn.policies.scorers import (
     RandomScorer,
     ResidualScorer,
     open_scorer,
-    verifier_type,
+    scorer_fingerprints,
+    taught_type,
 )
 from robolearn.policies.verifier import demonstrated_features
 from robolearn.seeding import stream
@@ -52,7 +54,7 @@ def chunks_at(values):
 def fitted(kind, seed=0):
     """A verifier of features around zero."""
     torch.manual_seed(seed)
-    verifier = verifier_type(kind)(CONFIGS[kind], FEATURES, "base")
+    verifier = taught_type(kind)(CONFIGS[kind], FEATURES, "base")
     shown = np.random.default_rng(seed).normal(size=(600, FEATURES)).astype(np.float32)
     figures = verifier.fit(torch.from_numpy(shown), stream(seed, "fit"))
     assert figures["features"] == 600
@@ -158,7 +160,7 @@ def test_a_verifier_prefers_what_was_shown(kind):
 def test_a_saved_verifier_rates_as_before(kind, tmp_path):
     verifier = fitted(kind)
     verifier.save(tmp_path / "v")
-    loaded = verifier_type(kind).load(tmp_path / "v")
+    loaded = taught_type(kind).load(tmp_path / "v")
     features = torch.randn(20, FEATURES)
     with torch.inference_mode():
         assert torch.equal(loaded.rate(features), verifier.rate(features))
@@ -290,6 +292,19 @@ def test_a_verifier_stays_in_the_run_of_its_policy(toy_run, toy_data, tmp_path):
     assert open_scorer(
         "mahalanobis", load_policy(run), source_of(run)
     ).base == checkpoint.fingerprint(run)
+
+
+def test_a_verifier_that_was_fitted_again_is_another_scorer(toy_run, toy_data, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(toy_run, run)
+    fitted_to = partial(FitConfig, run, toy_data, policy=MahalanobisConfig())
+    place = fit(fitted_to())
+    first = scorer_fingerprints("mahalanobis", source_of(run))
+    assert first == scorer_fingerprints(f"medoid+{place}", source_of(run))
+    assert scorer_fingerprints("", source_of(run)) == []
+    shutil.rmtree(place)
+    fit(fitted_to(noise=0.5))
+    assert scorer_fingerprints("mahalanobis", source_of(run)) != first
 
 
 def test_a_run_is_never_replaced_by_its_verifier(toy_run, toy_data, tmp_path):

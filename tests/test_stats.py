@@ -200,3 +200,10 @@ def test_mean_interval_covers_as_it_says():
 def test_the_interval_of_one_estimate_is_its_own():
     assert mean_interval([0.8], [0.7], [0.85]) == pytest.approx((0.7, 0.85))
     assert mean_interval([1.0, 1.0], [0.7, 0.7], [1.0, 1.0])[0] < 0.8
+
+
+def test_a_mean_may_weigh_its_estimates():
+    ends = ([0.2, 0.8], [0.1, 0.7], [0.4, 0.9])
+    assert mean_interval(*ends, weights=[3, 3]) == pytest.approx(mean_interval(*ends))
+    assert mean_interval(*ends, weights=[1, 0]) == pytest.approx((0.1, 0.4))
+    assert sum(mean_interval(*ends, weights=[1, 3])) / 2 == pytest.approx(0.65, abs=0.05)

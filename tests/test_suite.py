@@ -74,9 +74,12 @@ def test_labels_tell_tasks_apart(task, label):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("title = 'x'\nepisodes = 1\ntasks = []", "tasks that differ"),
+        ("title = 'x'\nepisodes = 1\ntasks = []", "one task or more; this one has none"),
         ("title = 'x'\nepisodes = 0\ntasks = [{env = 'a'}]", "1 episode or more"),
-        ("title = 'x'\nepisodes = 1\ntasks = [{env = 'a'}, {env = 'a'}]", "tasks that differ"),
+        (
+            "title = 'x'\nepisodes = 1\ntasks = [{env = 'a'}, {env = 'a'}]",
+            "two of its tasks are called a",
+        ),
         ("title = 'x'\nepisodes = 1\nspeed = 2\ntasks = [{env = 'a'}]", "unknown key speed"),
         ("title = 'x'\ntasks = [{env = 'a'}]", "episodes"),
         ("title = ", "is no suite"),

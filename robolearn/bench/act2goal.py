@@ -11,7 +11,7 @@ The first method is what all others are compared with, pair by pair; a method af
 compared with itself before. What was done stays in `out`, and a run that was cut off goes on.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import product
@@ -33,9 +33,10 @@ from robolearn.options import (
     TrainConfig,
     WorkerOptions,
     check_at_least,
+    check_choices,
     worker_options,
 )
-from robolearn.results import EpisodeResult, Result, save_result
+from robolearn.results import VERSIONS, EpisodeResult, Result, save_result, versions
 
 WITHIN: Final = "in_distribution"
 BEYOND: Final = "out_of_distribution"
@@ -82,18 +83,12 @@ class BenchAct2GoalConfig(WorkerOptions):
         """
         check_at_least(self, 1, "demonstrations", "steps", "batch_size", "evaluate", "episodes")
         check_at_least(self, 1, "replan_every")
-        _check_names("methods", self.methods, METHODS)
-        _check_names("practices", self.practices, PRACTICES)
-        _check_names("practising", self.practising, self.methods)
+        check_choices("methods", self.methods, METHODS)
+        check_choices("practices", self.practices, PRACTICES)
+        check_choices("practising", self.practising, self.methods)
         for name in ("tasks", "methods", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"--{name} has none; give at least one")
-
-
-def _check_names(option: str, names: Iterable[str], known: Iterable[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"--{option} has {name}; choose among {', '.join(known)}")
 
 
 def bench(config: BenchAct2GoalConfig) -> Row:
@@ -103,6 +98,7 @@ def bench(config: BenchAct2GoalConfig) -> Row:
         ValueError, OSError: unusable options or folders; what was finished is kept.
     """
     check_same(config, config.out, SETTINGS, FREE)
+    check_same(versions(), config.out, VERSIONS, free=())
     compared = {task: Compared(config, task) for task in config.tasks}
     for one, name in product(compared.values(), config.practices if config.practising else ()):
         one.practice(config.out, name, config.seeds[0])  # refused now, and not after hours

@@ -65,6 +65,7 @@ def bootstrap(
     statistic: Statistic,
     *,
     tasks: bool = False,
+    worlds: Sequence[str] = (),
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -78,6 +79,8 @@ def bootstrap(
         strata: the episodes of each task, (n_t, ...).
         statistic: of resampled strata.
         tasks: also resample the tasks, so that the interval is for other tasks of their kind.
+        worlds: a name for each stratum, if some of them hold the same seeds of one environment:
+            episodes of strata of one name and length are drawn together.
         confidence: the share of such intervals that cover the true value.
         resamples: how many; rounded up to whole batches.
         seed: of the draws.
@@ -92,7 +95,9 @@ def bootstrap(
         raise ValueError("the bootstrap needs one task or more, and an episode or more of each")
     rng, batch = stream(seed, "bootstrap"), 1 if tasks else BATCH
     values = [
-        statistic(_resampled(_redrawn(strata, rng) if tasks else strata, rng, batch))
+        statistic(_resampled(_redrawn(strata, rng), (), rng, batch))
+        if tasks
+        else statistic(_resampled(strata, worlds, rng, batch))
         for _ in range(-(-resamples // batch))
     ]
     outside = (1.0 - confidence) / 2
@@ -105,7 +110,14 @@ def _redrawn(strata: Sequence[np.ndarray], rng: np.random.Generator) -> list[np.
 
 
 def _resampled(
-    strata: Sequence[np.ndarray], rng: np.random.Generator, batch: int
+    strata: Sequence[np.ndarray], worlds: Sequence[str], rng: np.random.Generator, batch: int
 ) -> list[np.ndarray]:
     """As many episodes of each task as there are, with replacement: (batch, n_t, ...)."""
-    return [stratum[rng.integers(0, len(stratum), (batch, len(stratum)))] for stratum in strata]
+    drawn: dict[tuple[str | int, int], np.ndarray] = {}
+    resampled = []
+    for number, stratum in enumerate(strata):
+        key = (worlds[number] if worlds else number, len(stratum))
+        if key not in drawn:
+            drawn[key] = rng.integers(0, len(stratum), (batch, len(stratum)))
+        resampled.append(stratum[drawn[key]])
+    return resampled

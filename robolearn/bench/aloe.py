@@ -28,7 +28,7 @@ one, so that pairs are compared; with `--conditions` also while they are disturb
 that no demonstration had. What was done stays in `out`, and a run that was cut off goes on.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +48,8 @@ from robolearn.options import (
     RecordConfig,
     TrainConfig,
     WorkerOptions,
+    check_at_least,
+    check_choices,
     worker_options,
 )
 from robolearn.policies.configs import FlowConfig
@@ -64,7 +66,7 @@ from robolearn.policies.improver_configs import (
     RecapConfig,
     RlpdConfig,
 )
-from robolearn.results import save_result
+from robolearn.results import VERSIONS, save_result, versions
 
 if TYPE_CHECKING:
     from robolearn.improve import Improvement
@@ -109,7 +111,7 @@ SETTINGS: Final = "bench-aloe.json"
 # The summary's name, by what the policies look at: one is no further seed of the other.
 NAMES: Final = {"pixels_agent_pos": "aloe", "state": "aloe-state"}
 FREE: Final = ("tasks", "methods", "seeds", "conditions", "results", "out", *WORKERS)
-POSITIVE: Final = ("demonstrations", "steps", "batch_size", "rounds", "collected", "episodes")
+COUNTS: Final = ("demonstrations", "steps", "batch_size", "rounds", "collected", "episodes")
 Row = dict[str, Any]
 
 
@@ -145,6 +147,7 @@ def bench(config: BenchAloeConfig) -> Row:
     """
     _check(config)
     check_same(config, config.out, SETTINGS, FREE)
+    check_same(versions(), config.out, VERSIONS, free=())
     figures: Row = {"tasks": {}}
     for task in config.tasks:
         outcomes: dict[str, list[Row]] = {}
@@ -158,19 +161,11 @@ def bench(config: BenchAloeConfig) -> Row:
 
 
 def _check(config: BenchAloeConfig) -> None:
-    for option in POSITIVE:
-        if getattr(config, option) < 1:
-            raise ValueError(f"--{option} is {getattr(config, option)}; give it 1 or more")
-    _check_names("methods", config.methods, METHODS)
+    check_at_least(config, 1, *COUNTS)
+    check_choices("methods", config.methods, METHODS)
     if not config.methods:
         raise ValueError(f"--methods has none; choose among {', '.join(METHODS)}")
-    _check_names("conditions", config.conditions, CONDITIONS)
-
-
-def _check_names(option: str, names: Iterable[str], known: Mapping[str, Any]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"--{option} has {name}; choose among {', '.join(known)}")
+    check_choices("conditions", config.conditions, CONDITIONS)
 
 
 def compared(config: BenchAloeConfig, task: str, seed: int) -> "list[tuple[str, Row]]":

@@ -27,7 +27,7 @@ from rich.table import Table
 from robolearn.bench.busy import Beside, Busy
 from robolearn.bench.speed import collect
 from robolearn.contract import SO101
-from robolearn.options import ARM_LEAD, WorkerOptions, worker_options
+from robolearn.options import ARM_LEAD, WorkerOptions, check_positive, worker_options
 from robolearn.results import save_result
 
 if TYPE_CHECKING:
@@ -73,10 +73,7 @@ def bench(config: BenchArmConfig) -> dict[str, Any]:
     Raises:
         ValueError, OSError: unusable options or folders; figures of finished parts are kept.
     """
-    for option in POSITIVE:
-        if getattr(config, option) <= 0:
-            name = option.replace("_", "-")
-            raise ValueError(f"--{name} is {getattr(config, option)}; give it more than 0")
+    check_positive(config, *POSITIVE)
     if config.parts != ("faults",) and config.policy is None:
         raise ValueError("timing and worlds need a policy: give --policy RUN, or --parts faults")
     for folder in (config.out, config.results):
@@ -205,46 +202,51 @@ def quantile(counts: np.ndarray, share: float) -> float | None:
 
 def measure_worlds(config: BenchArmConfig) -> dict[str, Any]:
     """The same seeds in the simulated task, and on the twin as if it were the arm."""
-    from robolearn.evaluate import evaluate
-    from robolearn.options import EvalConfig
-    from robolearn.stats import mcnemar_exact, wilson
+    from robolearn.bench.pairs import beside
 
-    assert config.policy is not None
-    options: dict[str, Any] = {"episodes": config.episodes, "seed": config.seed, "videos": 0}
-    options |= {"replan_every": config.replan_every, **worker_options(config)}
-    out = config.out / "simulation"
-    result = evaluate(
-        EvalConfig(
-            policy=str(config.policy),
-            out=out,
-            env=ENV,
-            paraphrases=PARAPHRASES,
-            device=config.device,
-            **options,
-        )
-    )
-    simulated = [episode["success"] for episode in result["episodes"]]
+    simulated = _simulated(config)
     punctuality: dict[str, Any] = {}
     played = twin_episodes(config, range(config.seed, config.seed + config.episodes), punctuality)
     episodes = list(track(played, "twin", config.episodes, console=Console(stderr=True)))
     real = [bool(episode["success"]) for episode in episodes]
-    figures: dict[str, Any] = {}
-    for world, wins in (("simulation", simulated), ("twin", real)):
-        low, high = wilson(sum(wins), len(wins))
-        figures |= {
-            f"success_{world}": sum(wins) / len(wins),
-            f"success_{world}_low": low,
-            f"success_{world}_high": high,
-        }
+    pairs = beside(real, simulated)
     return {
-        **figures,
+        **_success("simulation", simulated),
+        **_success("twin", real),
         "n": config.episodes,
-        "mcnemar_p": mcnemar_exact(simulated, real),
-        "only_simulation": sum(s and not r for s, r in zip(simulated, real, strict=True)),
-        "only_twin": sum(r and not s for s, r in zip(simulated, real, strict=True)),
+        "mcnemar_p": pairs["p_value"],
+        "only_simulation": pairs["lost"],
+        "only_twin": pairs["gained"],
         "twin_episodes": episodes,
         "twin_timing": punctuality,
     }
+
+
+def _simulated(config: BenchArmConfig) -> list[bool]:
+    """Success of each seed in the simulated task."""
+    from robolearn.evaluate import evaluate
+    from robolearn.options import EvalConfig
+
+    assert config.policy is not None
+    plain: dict[str, Any] = {
+        "episodes": config.episodes,
+        "seed": config.seed,
+        "videos": 0,
+        "replan_every": config.replan_every,
+        "device": config.device,
+        **worker_options(config),
+    }
+    how = {"env": ENV, "paraphrases": PARAPHRASES, "out": config.out / "simulation"}
+    result = evaluate(EvalConfig(policy=str(config.policy), **how, **plain))
+    return [episode["success"] for episode in result["episodes"]]
+
+
+def _success(world: str, wins: list[bool]) -> dict[str, float]:
+    from robolearn.stats import wilson
+
+    low, high = wilson(sum(wins), len(wins))
+    name = f"success_{world}"
+    return {name: sum(wins) / len(wins), f"{name}_low": low, f"{name}_high": high}
 
 
 def twin_episodes(

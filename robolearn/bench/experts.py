@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import track
 
 from robolearn.agent import ExpertAgent
-from robolearn.bench.speed import BenchConfig, chosen_tasks, name_of
+from robolearn.bench.speed import BenchConfig, chosen_tasks, name_of, with_other_rows
 from robolearn.episodes import Episode
 from robolearn.options import worker_options
 from robolearn.stats import wilson
@@ -20,6 +20,9 @@ def measure(config: BenchConfig) -> dict[str, Any]:
         "tasks": {name_of(env_id): _expert(env_id, config) for env_id in chosen_tasks(config)},
         "seeds": [0, config.expert_episodes - 1],
     }
+
+
+merged = with_other_rows
 
 
 def _expert(env_id: str, config: BenchConfig) -> dict[str, float]:

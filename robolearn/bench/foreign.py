@@ -21,7 +21,7 @@ from robolearn.bench.policies import BenchPoliciesConfig, Name, compared
 from robolearn.config import check_same
 from robolearn.options import WorkerOptions
 from robolearn.registry import versions_apart
-from robolearn.results import save_result, versions
+from robolearn.results import VERSIONS, save_result, versions
 
 # package -> its tasks: of Meta-World the ten of MT10
 TASKS: Final[dict[str, tuple[str, ...]]] = {
@@ -38,7 +38,6 @@ TASKS: Final[dict[str, tuple[str, ...]]] = {
 # Height and width of the pictures, pixels: in 48 x 84 of ALOHA a cube is two pixels wide.
 PICTURES: Final = {"pusht": (96, 96), "aloha": (96, 128), "metaworld": (64, 64)}
 SETTINGS: Final = "bench-foreign.json"
-VERSIONS: Final = "versions.json"
 FREE: Final = (*policies.FREE, "tasks", "out")  # change nothing that is in out
 Row = dict[str, Any]
 
@@ -82,8 +81,9 @@ def bench(config: BenchForeignConfig) -> Row:
     for policy, task in product(config.policies, tasks):  # what is cut off has one policy whole
         for name, row in compared(_settings(config, task, policy), config.data):
             figures["tasks"][task][name] = row
-            save_result(config.results, config.package, config, figures | _means(figures["tasks"]))
-    return figures | _means(figures["tasks"])
+    figures |= _means(figures["tasks"])
+    save_result(config.results, config.package, config, figures)  # not half of what was there
+    return figures
 
 
 def _check(config: BenchForeignConfig, tasks: tuple[str, ...]) -> None:

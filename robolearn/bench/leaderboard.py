@@ -29,34 +29,40 @@ def write_leaderboard(summary: Path, entries: Sequence[Entry], out: Path, max_vi
     Raises:
         OSError: they cannot be written.
     """
-    from robolearn import charts  # matplotlib
-
     result = json.loads(summary.read_text())
-    agents = result["agents"]
-    latency = {name: row["latency_ms"]["p50"] for name, row in agents.items()}
-    trained = {name: row.get("training_seconds") for name, row in agents.items()}
     values = {
         "result": result,
-        "agents": agents,
-        "series": charts.SERIES,
-        "latency_chart": charts.cost_chart("decision, ms", _successes(agents, latency)),
-        "training_chart": charts.cost_chart("training, minutes", _successes(agents, minutes))
-        if (minutes := {name: s / 60.0 for name, s in trained.items() if s is not None})
-        else None,
-        "profile_chart": charts.profile_chart(
-            {name: row["profile"] for name, row in agents.items()}, THRESHOLDS.tolist()
-        ),
-        "levels": {
-            name: charts.levels_chart(
-                name, {a: _curve(result, row, name) for a, row in agents.items()}
-            )
-            for name in _varied(result["suite"])
-        },
-        "reasons": _reasons(agents),
+        "agents": result["agents"],
+        "reasons": _reasons(result["agents"]),
         "cells": _cells(result, entries, max_videos),
+        **_charts(result),
     }
     write_atomic(out / "bench.html", page("bench/leaderboard_template.html", **values).encode())
     write_atomic(out / "bench.md", markdown(result).encode())
+
+
+def _charts(result: Row) -> dict[str, Any]:
+    """What the page draws, and the colours."""
+    from robolearn import charts  # matplotlib
+
+    agents = result["agents"]
+    latency = {name: row["latency_ms"]["p50"] for name, row in agents.items()}
+    seconds = {name: row.get("training_seconds") for name, row in agents.items()}
+    minutes = {name: s / 60.0 for name, s in seconds.items() if s is not None}
+    trained = _successes(agents, minutes)
+    profiles = {name: row["profile"] for name, row in agents.items()}
+    return {
+        "series": charts.SERIES,
+        "latency_chart": charts.cost_chart("decision, ms", _successes(agents, latency)),
+        "training_chart": charts.cost_chart("training, minutes", trained) if trained else None,
+        "profile_chart": charts.profile_chart(profiles, THRESHOLDS.tolist()),
+        "levels": {
+            title: charts.levels_chart(
+                title, {name: _curve(row, levels) for name, row in agents.items()}
+            )
+            for title, levels in _levels(result["suite"]).items()
+        },
+    }
 
 
 def _successes(
@@ -70,27 +76,39 @@ def _successes(
     }
 
 
-def _varied(suite: Row) -> list[str]:
-    """The variations that some task has alone, at several levels."""
-    alone = [v for task in _own_dynamics(suite).values() if len(v := task["variations"]) == 1]
-    names = [name for variations in alone for name in variations]
-    return [name for name in dict.fromkeys(names) if names.count(name) > 1]
+def _levels(suite: Row) -> dict[str, dict[int, str]]:
+    """The curves of a suite: level -> the task's label, of a task that is varied in one thing.
+
+    A task that has a variation alone at several levels makes one, with the plain task at level 0.
+    """
+    curves: dict[tuple[str, ...], dict[int, str]] = {}
+    plain: dict[tuple[str, ...], str] = {}
+    for label, task in suite["tasks"].items():
+        base = tuple(str(task.get(key)) for key in ("env", "split", "instruction", "dynamics"))
+        if not task["variations"]:
+            plain[base] = label
+        elif len(task["variations"]) == 1:
+            ((name, level),) = task["variations"].items()
+            curves.setdefault((name, *base), {})[level] = label
+    several = {key: levels for key, levels in curves.items() if len(levels) > 1}
+    return {
+        _title(key, several): ({0: plain[key[1:]]} if key[1:] in plain else {}) | levels
+        for key, levels in several.items()
+    }
 
 
-def _curve(result: Row, agent: Row, name: str) -> list[tuple[float, ...]]:
-    """Success by the level of a variation, the plain task at level 0."""
-    points = []
-    for label, task in _own_dynamics(result["suite"]).items():
-        if not task["variations"] or list(task["variations"]) == [name]:
-            cell = agent["tasks"][label]
-            ends = (cell["success"], cell["success_low"], cell["success_high"])
-            points.append((float(task["variations"].get(name, 0)), *ends))
-    return sorted(points)
+def _title(key: tuple[str, ...], curves: Mapping[tuple[str, ...], object]) -> str:
+    """The variation, and where several tasks have it, whose."""
+    name, env, split, *_ = key
+    alone = sum(other[0] == name for other in curves) == 1
+    return name if alone else f"{name} of {env}, {split}"
 
 
-def _own_dynamics(suite: Row) -> Row:
-    """The tasks that have no fixed dynamics other than their own; older suites had no others."""
-    return {name: task for name, task in suite["tasks"].items() if not task.get("dynamics")}
+def _curve(agent: Row, levels: Mapping[int, str]) -> list[tuple[float, ...]]:
+    """Success by the level of a variation."""
+    cells = {level: agent["tasks"][label] for level, label in sorted(levels.items())}
+    ends = ("success", "success_low", "success_high")
+    return [(float(level), *(cell[end] for end in ends)) for level, cell in cells.items()]
 
 
 def _reasons(agents: Row) -> list[str]:

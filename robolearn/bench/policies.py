@@ -32,9 +32,9 @@ from rich.table import Table
 
 from robolearn.config import check_same
 from robolearn.files import write_atomic
-from robolearn.options import WORKERS, WorkerOptions, worker_options
+from robolearn.options import WORKERS, WorkerOptions, check_positive, worker_options
 from robolearn.policies.configs import DenoiserConfig, DiffusionConfig, FlowConfig
-from robolearn.results import Result, save_result
+from robolearn.results import VERSIONS, Result, save_result, versions
 
 if TYPE_CHECKING:
     from robolearn.options import EvalConfig
@@ -90,7 +90,7 @@ def bench(config: BenchPoliciesConfig) -> Row:
     figures: Row = {"policies": {}}
     for name, row in compared(config):
         figures["policies"][name] = row
-        save_result(config.results, "policies", config, figures)
+    save_result(config.results, "policies", config, figures)  # nothing less than what was asked for
     return figures
 
 
@@ -106,6 +106,7 @@ def compared(config: BenchPoliciesConfig, data: Path | None = None) -> Iterator[
     """
     _check(config)
     check_same(config, config.out, SETTINGS, FREE)
+    check_same(versions(), config.out, VERSIONS, free=())
     data = data or _demonstrations(config)
     for name in config.policies:
         Console(stderr=True).print(f"[bold]{config.env}[/] {name}")
@@ -113,9 +114,7 @@ def compared(config: BenchPoliciesConfig, data: Path | None = None) -> Iterator[
 
 
 def _check(config: BenchPoliciesConfig) -> None:
-    for option in POSITIVE:
-        if getattr(config, option) <= 0:
-            raise ValueError(f"--{option} is {getattr(config, option)}; give it more than 0")
+    check_positive(config, *POSITIVE)
     if not config.policies:
         raise ValueError(f"--policies is empty; choose among {', '.join((*OURS, *LEROBOT))}")
     blind = [name for name in config.policies if name in LEROBOT]

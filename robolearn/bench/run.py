@@ -1,8 +1,9 @@
 """`robolearn bench run`: agents side by side on a suite, on the same seeds.
 
 All evaluations lie in the folder `out`, one for each agent and task. A run that was killed goes on
-after the last finished episode, and further agents may be added to the folder. Before the first
-episode every agent is tried on every task, so that one that does not fit is refused at once.
+after the last finished episode, and so does one that names further agents beside those that the
+folder has. Before the first episode every agent is tried on every task, so that one that does not
+fit is refused at once.
 """
 
 import re
@@ -16,7 +17,7 @@ from tyro.conf import Positional
 
 from robolearn.config import check_same, to_json
 from robolearn.options import WorkerOptions, worker_options
-from robolearn.results import save_result, versions
+from robolearn.results import VERSIONS, save_result, versions
 
 if TYPE_CHECKING:
     from robolearn.bench.suite import Suite, SuiteTask
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 # What all that lies in a folder depends on.
 SUITE: Final = "suite.json"
-VERSIONS: Final = "versions.json"
 AGENT: Final = "agent.json"
+AGAINST: Final = "against.json"
 SUMMARY: Final = "bench"
 Row = dict[str, Any]
 
@@ -127,14 +128,27 @@ def _claim(agent: Agent, first: Agent, suite: "Suite", folder: Path) -> None:
     from robolearn.sources import source_of
 
     about = {**to_json(agent), "fingerprint": source_of(agent.source).fingerprint}
-    if suite.stop:  # when it ended depended on whom it was measured against
-        about["against"] = source_of(first.source).fingerprint
     try:
         check_same(about, folder, AGENT, free=("source",))
     except ValueError as error:
         raise ValueError(
             f"{folder} holds another agent than {agent.name}={agent.source} is now; give it "
             "another name, or take another --out"
+        ) from error
+    if suite.stop:
+        _claim_against(first, folder)
+
+
+def _claim_against(first: Agent, folder: Path) -> None:
+    """Notes whom an agent was measured against, on which depended when it ended."""
+    from robolearn.sources import source_of
+
+    try:
+        check_same({"first": source_of(first.source).fingerprint}, folder, AGAINST, free=())
+    except ValueError as error:
+        raise ValueError(
+            f"in {folder} episodes ended early against another first agent than "
+            f"{first.name}={first.source}; name that one first, or take another --out"
         ) from error
 
 

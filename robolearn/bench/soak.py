@@ -29,8 +29,16 @@ def measure(config: BenchConfig) -> dict[str, Any]:
     """Steps, NaN, divergences, warnings, exceptions, and how much the process has grown by."""
     tasks = chosen_tasks(config)
     share = -(-config.soak_steps // len(tasks)), -(-config.soak_resets // len(tasks))
-    rows = {name_of(env_id): _task(env_id, *share) for env_id in tasks}
-    errors = {name: row.pop("error") for name, row in rows.items() if "error" in row}
+    return _summary({name_of(env_id): _task(env_id, *share) for env_id in tasks})
+
+
+def merged(measured: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """Some tasks measured anew, with what others of them did before."""
+    return _summary({**before.get("tasks", {}), **measured["tasks"]})
+
+
+def _summary(rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    errors = {name: row["error"] for name, row in rows.items() if "error" in row}
     total = {key: sum(row.get(key, 0) for row in rows.values()) for key in COUNTS}
     return {**total, "exceptions": len(errors), "errors": errors, "tasks": rows}
 

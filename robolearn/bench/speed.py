@@ -24,7 +24,7 @@ from typing import Any, Final, Literal
 from rich.console import Console
 from rich.table import Table
 
-from robolearn.options import WorkerOptions, worker_options
+from robolearn.options import WorkerOptions, check_positive, worker_options
 from robolearn.results import save_result
 
 Part = Literal["experts", "env", "tasks", "peers", "data", "soak"]
@@ -88,26 +88,24 @@ def bench(config: BenchConfig) -> dict[str, Any]:
     Raises:
         ValueError, OSError: unusable options, data or folders; figures of finished parts are kept.
     """
-    for option in POSITIVE:
-        if getattr(config, option) <= 0:
-            name = option.replace("_", "-")
-            raise ValueError(f"--{name} is {getattr(config, option)}; give it more than 0")
+    check_positive(config, *POSITIVE)
     for folder in (config.out, config.results):  # what cannot be written shows at once
         folder.mkdir(parents=True, exist_ok=True)
     for part in config.parts:
         Console(stderr=True).print(f"[bold]bench {part}[/]")
-        measured = import_module(f"robolearn.bench.{part}").measure(config)
+        module = import_module(f"robolearn.bench.{part}")
+        measured = module.measure(config)
         save_result(config.out, part, config, measured)
         if part in OWN_SUMMARY:
             before = _read(config.results / f"{part}.json") if config.tasks else {}
-            save_result(config.results, part, config, _with_other_rows(measured, before))
+            save_result(config.results, part, config, module.merged(measured, before))
     figures = collect(config.out, FIGURES, config.results / "speed.json", config.parts)
     if set(config.parts) - set(OWN_SUMMARY):
         save_result(config.results, "speed", config, figures)
     return figures
 
 
-def _with_other_rows(measured: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+def with_other_rows(measured: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
     """Some tasks' rows beside those of the others that were measured before."""
     rows = {**(before.get("tasks") or {}), **(measured.get("tasks") or {})}
     return {**measured, "tasks": rows} if rows else measured
@@ -139,7 +137,7 @@ def collect(
         if part in fresh:
             measured = _read(path)
             headers[part] = {key: measured.pop(key) for key in HEADER}
-            figures |= _with_other_rows(measured, figures) if part == "tasks" else measured
+            figures |= with_other_rows(measured, figures) if part == "tasks" else measured
     return {**figures, "parts": headers}
 
 

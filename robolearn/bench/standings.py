@@ -1,7 +1,7 @@
 """What a benchmark says: agents by task, differences of pairs, aggregates, all with intervals."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,11 +20,19 @@ from robolearn.bench.aggregates import (
 from robolearn.bench.pairs import beside, pooled
 from robolearn.bench.sequential import confidence_sequence, sequential_p
 from robolearn.results import EpisodeResult, Result
-from robolearn.stats import holm, mean_interval, paired_difference, pairs_needed, wilson
+from robolearn.stats import (
+    holm,
+    mcnemar_exact,
+    mean_interval,
+    paired_difference,
+    pairs_needed,
+    wilson,
+)
 
 POINTS: Final = 5.0  # the difference that a reader is told the number of pairs for
 THRESHOLDS: Final = np.linspace(0.0, 1.0, 51)  # of the performance profile
 Row = dict[str, Any]
+Pairs = list[tuple[EpisodeResult, EpisodeResult]]  # of two agents, on the same seeds
 
 
 @dataclass(frozen=True)
@@ -87,14 +95,15 @@ def _agent(entry: Entry, stop: float) -> Row:
     successes = [_successes(result) for result in results]
     scores = [np.array([score(e) for e in result["episodes"]]) for result in results]
     cells = {label: cell(result, stop) for label, result in entry.results.items()}
+    worlds = _worlds(entry)
     return {
         **entry.about,
         "source": results[0]["policy"],
         "success": float(np.mean([result["success"] for result in results])),
-        **_interval("success", _mean_of(cells, "success")),
+        **_interval("success", _mean_of(cells, "success", worlds)),
         **_interval("other_tasks", bootstrap(successes, mean_of_tasks, tasks=True)),
         "score_iqm": float(interquartile_mean([s[None] for s in scores])[0]),
-        **_interval("score_iqm", bootstrap(scores, interquartile_mean)),
+        **_interval("score_iqm", bootstrap(scores, interquartile_mean, worlds=worlds)),
         "profile": performance_profile(scores, THRESHOLDS).tolist(),
         "latency_ms": {
             "p50": float(np.median([result["latency_ms"]["p50"] for result in results])),
@@ -124,10 +133,19 @@ def cell(result: Result, stop: float = 0.0) -> Row:
     }
 
 
-def _mean_of(rows: Mapping[str, Row], name: str) -> tuple[float, float]:
-    """The interval of the mean over the tasks."""
-    columns = ([row[f"{name}{end}"] for row in rows.values()] for end in ("", "_low", "_high"))
-    return mean_interval(*columns)
+def _worlds(entry: Entry) -> list[str]:
+    """The environment of each task: on one seed, tasks of one environment begin alike."""
+    return [result["env_id"] for result in entry.results.values()]
+
+
+def _mean_of(rows: Mapping[str, Row], name: str, worlds: Sequence[str]) -> tuple[float, float]:
+    """The interval of the mean over the tasks, those of one world as if they went up together."""
+    groups: dict[str, list[list[float]]] = defaultdict(list)
+    for row, world in zip(rows.values(), worlds, strict=True):
+        groups[world].append([row[f"{name}{end}"] for end in ("", "_low", "_high")])
+    rows_of_worlds = [np.mean(group, axis=0).tolist() for group in groups.values()]
+    means, lows, highs = zip(*rows_of_worlds, strict=True)
+    return mean_interval(means, lows, highs, [len(group) for group in groups.values()])
 
 
 def _interval(name: str, ends: tuple[float, float]) -> Row:
@@ -161,25 +179,39 @@ def _pair(entry: Entry, other: Entry, stop: float) -> Row:
     ]
     scores = [np.array([(score(a), score(b)) for a, b in pairs]) for pairs in shared.values()]
     improvement = probability_of_improvement([pairs[None] for pairs in scores])
+    worlds = _worlds(entry)
+    ahead = _ahead(shared, worlds)
     together = {
         **pooled(list(tasks.values())),
-        **_interval("gain_points", _mean_of(tasks, "gain_points")),
+        "p_value": sequential_p(*ahead) if stop else mcnemar_exact(*ahead),
+        **_interval("gain_points", _mean_of(tasks, "gain_points", worlds)),
         "improvement": float(improvement[0]),
-        **_interval("improvement", bootstrap(scores, probability_of_improvement)),
+        **_interval("improvement", bootstrap(scores, probability_of_improvement, worlds=worlds)),
         "pairs_for_5_points": _advice(np.concatenate(won)),
     }
-    if stop:
-        together["p_value"] = sequential_p(*np.concatenate(won).T.astype(bool).tolist())
     return {"agent": entry.name, "against": other.name, "tasks": tasks, "all": together}
 
 
-def _shared(result: Result, other: Result) -> list[tuple[EpisodeResult, EpisodeResult]]:
+def _ahead(shared: Mapping[str, Pairs], worlds: Sequence[str]) -> tuple[list[bool], list[bool]]:
+    """Of every environment and seed, whether one of the two solved more of its tasks, and which.
+
+    Were both equally good, either would be ahead as often, however alike the tasks of a seed are;
+    with one task of every environment these are the pairs.
+    """
+    more: dict[tuple[str, int], int] = defaultdict(int)
+    for pairs, world in zip(shared.values(), worlds, strict=True):
+        for a, b in pairs:
+            more[world, a["seed"]] += a["success"] - b["success"]
+    return [lead > 0 for lead in more.values()], [lead < 0 for lead in more.values()]
+
+
+def _shared(result: Result, other: Result) -> Pairs:
     """The episodes of the seeds that both have played."""
     by_seed = {e["seed"]: e for e in other["episodes"]}
     return [(e, by_seed[e["seed"]]) for e in result["episodes"] if e["seed"] in by_seed]
 
 
-def _task_pair(pairs: list[tuple[EpisodeResult, EpisodeResult]], stop: float) -> Row:
+def _task_pair(pairs: Pairs, stop: float) -> Row:
     a, b = ([episode["success"] for episode in side] for side in zip(*pairs, strict=True))
     low, high = _looked_at(a, b) if stop else paired_difference(a, b)
     row = {"n": len(pairs), **beside(a, b), **_interval("gain_points", (100 * low, 100 * high))}

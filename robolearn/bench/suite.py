@@ -67,8 +67,13 @@ class Suite:
         """
         labels = [task.label for task in self.tasks]
         twice = [label for label in labels if labels.count(label) > 1]
-        if not labels or twice:
-            raise ValueError(f"a suite has tasks that differ; this one has {twice[:1] or 'none'}")
+        if twice:
+            raise ValueError(
+                f"two of its tasks are called {twice[0]}; a task's name, split, variations or "
+                "dynamics must tell it from the others, so put one of the two into another suite"
+            )
+        if not labels:
+            raise ValueError("a suite has one task or more; this one has none")
         if self.episodes < 1 or self.candidates < 2 or not 0.0 <= self.stop < 1.0:
             raise ValueError("a suite has 1 episode or more, 2 candidates or more, 0 <= stop < 1")
 

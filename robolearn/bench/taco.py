@@ -30,9 +30,9 @@ from robolearn.bench.candidates import latency
 from robolearn.bench.modes import KINDS, TASKS, Sort, goals, prepare
 from robolearn.bench.pairs import beside, pooled
 from robolearn.config import check_same
-from robolearn.options import WORKERS, WorkerOptions, worker_options
+from robolearn.options import WORKERS, WorkerOptions, check_at_least, worker_options
 from robolearn.policies.configs import FlowConfig, TacoConfig
-from robolearn.results import save_result
+from robolearn.results import VERSIONS, save_result, versions
 
 SETTINGS: Final = "bench-taco.json"
 PAGE: Final = "report.html"
@@ -48,7 +48,7 @@ FREE: Final = (
     "policy",
     "decisions",
 )
-POSITIVE: Final = (
+COUNTS: Final = (
     "demonstrations",
     "good",
     "steps",
@@ -105,6 +105,7 @@ def bench(config: BenchTacoConfig) -> Row:
     """
     _check(config)
     check_same(config, config.out, SETTINGS, FREE)
+    check_same(versions(), config.out, VERSIONS, free=())
     rows: dict[str, dict[str, Row]] = {}
     figures: Row = {}
     if config.policy:
@@ -141,9 +142,7 @@ def _summary(rows: dict[str, dict[str, Row]]) -> Row:
 
 
 def _check(config: BenchTacoConfig) -> None:
-    for option in POSITIVE:
-        if getattr(config, option) < 1:
-            raise ValueError(f"--{option} is {getattr(config, option)}; give it at least 1")
+    check_at_least(config, 1, *COUNTS)
     if not config.sorts:
         raise ValueError("--sorts is empty; give structured, scatter or both")
     if min((config.compared, *config.candidates)) < 2:
