@@ -236,7 +236,7 @@ def _simulated(config: BenchArmConfig) -> list[bool]:
         "device": config.device,
         **worker_options(config),
     }
-    how = {"env": ENV, "paraphrases": PARAPHRASES, "out": config.out / "simulation"}
+    how: dict[str, Any] = {"env": ENV, "paraphrases": PARAPHRASES, "out": config.out / "simulation"}
     result = evaluate(EvalConfig(policy=str(config.policy), **how, **plain))
     return [episode["success"] for episode in result["episodes"]]
 
