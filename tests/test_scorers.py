@@ -1,7 +1,6 @@
 """Scorers: whom they choose, and whom they refuse."""
 
 import shutil
-from functools import partial
 
 import numpy as np
 import pytest
@@ -297,13 +296,12 @@ def test_a_verifier_stays_in_the_run_of_its_policy(toy_run, toy_data, tmp_path):
 def test_a_verifier_that_was_fitted_again_is_another_scorer(toy_run, toy_data, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(toy_run, run)
-    fitted_to = partial(FitConfig, run, toy_data, policy=MahalanobisConfig())
-    place = fit(fitted_to())
+    place = fit(FitConfig(run, toy_data, policy=MahalanobisConfig()))
     first = scorer_fingerprints("mahalanobis", source_of(run))
     assert first == scorer_fingerprints(f"medoid+{place}", source_of(run))
     assert scorer_fingerprints("", source_of(run)) == []
     shutil.rmtree(place)
-    fit(fitted_to(noise=0.5))
+    fit(FitConfig(run, toy_data, policy=MahalanobisConfig(ridge=0.5)))
     assert scorer_fingerprints("mahalanobis", source_of(run)) != first
 
 
