@@ -85,14 +85,10 @@ class Channel:
             self._request.write(**values)
 
     def ask(self, verb: Verb) -> int:
-        """Posts a verb, which ends all goals; returns its number, see `seen`."""
+        """Posts a verb, which ends all goals; returns its number, see `verbs` of the status."""
         self._verbs += 1
         self._post(verb=verb, verbs=self._verbs, has_goal=False)
         return self._verbs
-
-    def seen(self) -> int:
-        """The number of the last verb that the driver has acted on."""
-        return int(self.status.read()["verbs"])
 
     def permit(self, cycles: int) -> None:
         """Lets a driver in lockstep run some more cycles."""

@@ -61,6 +61,7 @@ class Snapshot:
     limited: int  # cycles so far in which a goal was not executed as asked
     lost: int  # cycles so far in which not all servos answered
     missed: int  # ticks so far that were skipped
+    verbs: int  # of those that were posted so far, how many this state comes after
     lateness: np.ndarray  # cycles by how late they began, bins of `channel.LATENESS_EDGES`
 
 
@@ -195,7 +196,7 @@ class Driver:
         patience = VERB_PATIENCE + self.config.safety.parking
         for _ in range(round(patience * self.config.hz)):
             snapshot = self.advance()
-            if self._channel.seen() < count:
+            if snapshot.verbs < count:
                 continue
             if snapshot.state in states:
                 return snapshot

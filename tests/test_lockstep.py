@@ -17,7 +17,7 @@ from robolearn.hardware.calibration import Calibration
 from robolearn.hardware.client import Driver
 from robolearn.hardware.driver import DriverConfig
 from robolearn.hardware.registers import Register
-from robolearn.hardware.safety_types import SafetyConfig
+from robolearn.hardware.safety_types import SafetyConfig, State
 from robolearn.hardware.twin import Twin
 from robolearn.registry import make_env
 
@@ -171,3 +171,19 @@ def is_there(process):
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_state_from_before_a_verb_is_no_answer_to_it(env, monkeypatch):
+    """A program that is interrupted between two looks at the driver once took one for the other."""
+    driver = env.unwrapped.driver
+    driver.limp()
+    driver.advance(150)  # until it has sunk
+    late, advance = [driver.read()], driver.advance
+
+    def interrupted():
+        now = advance()
+        return late.pop() if late else now
+
+    monkeypatch.setattr(driver, "advance", interrupted)
+    assert driver.engage().state is State.ENGAGED
+    assert not late
