@@ -222,7 +222,7 @@ def test_it_is_fitted_and_the_policy_is_told_its_goals(run, fitted, tmp_path):
     assert [row["length"] for row in again["episodes"]] == [
         row["length"] for row in result["episodes"]
     ]
-    assert default_folder(eval_config(run, None)).name == "eval-goal-imagined"
+    assert default_folder(eval_config(run, None)).name == "eval-goal-imagined-replan2"
 
 
 def test_a_writer_is_for_one_very_policy(run, fitted, tmp_path):

@@ -148,7 +148,7 @@ def test_all_results_of_this_project_can_be_made_anew(monkeypatch, tmp_path):
     for name, _, _ in cli.COMMANDS.values():
         monkeypatch.setattr(f"robolearn.{name}.main", lambda config: ran.append(config) or 0)
     monkeypatch.setattr(module, "_runs", lambda _, arguments: not cli.main(arguments))
-    monkeypatch.chdir(Path(module.__file__).parents[1])
+    monkeypatch.chdir(Path(module.__file__).parents[2])
     made = tmp_path / "new"
     reproduce(ReproduceConfig(out=made))
     assert {config.results for config in ran} == {made / "results"}
