@@ -5,7 +5,6 @@ failure. The result is the same for any number of workers, since an episode depe
 """
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -20,7 +19,6 @@ from gymnasium.vector import SyncVectorEnv
 from rich.console import Console
 from rich.progress import Progress
 
-from robolearn import checkpoint
 from robolearn.agent import PolicyAgent, open_agent
 from robolearn.config import save_config, to_json
 from robolearn.contract import Info
@@ -28,6 +26,7 @@ from robolearn.envs.dynamics import check_dynamics
 from robolearn.envs.failures import witnessed
 from robolearn.envs.language import PARAPHRASES
 from robolearn.envs.variations import check_names
+from robolearn.eval_folders import default_folder
 from robolearn.files import check_writable, write_atomic
 from robolearn.filming import film
 from robolearn.goals import Wrap, goal_wrap
@@ -36,10 +35,10 @@ from robolearn.options import WORKERS, EvalConfig, worker_options
 from robolearn.outcomes import row_of, summarise
 from robolearn.policies.scorers import scorer_fingerprints
 from robolearn.registry import env_versions, make_env
-from robolearn.results import Result, harder, versions
+from robolearn.results import Result, versions
 from robolearn.rollout import Actor, asking
 from robolearn.sources import Source, source_of
-from robolearn.told import maker_of
+from robolearn.told import goal_fingerprints, maker_of
 from robolearn.workers import Job, run_seeds
 
 JOURNAL: Final = "episodes.jsonl"  # of an evaluation that is not finished
@@ -122,8 +121,11 @@ def _about(config: EvalConfig, source: Source) -> Row:
     settings = {key: value for key, value in to_json(config).items() if key not in FREE}
     used = versions() | env_versions(config.env)
     about = {**settings, "fingerprint": source.fingerprint, "versions": used}
-    chosen_by = scorer_fingerprints(config.scorer, source)
-    return about | ({"scorer_fingerprints": chosen_by} if chosen_by else {})
+    others = {
+        "scorer_fingerprints": scorer_fingerprints(config.scorer, source),
+        "goal_fingerprints": goal_fingerprints(config.goal, config.goal_data, source),
+    }
+    return about | {name: found for name, found in others.items() if found}
 
 
 def _play(
@@ -192,54 +194,6 @@ def _check(config: EvalConfig) -> None:
 
 def _save(result: Result, out: Path) -> None:
     write_atomic(out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
-
-
-def default_folder(config: EvalConfig) -> Path:
-    """`<run>/eval`; `<run>/eval-shuffled` for the control, `<run>/eval-push2` with a variation.
-
-    Whatever else makes the episodes others stands in the name, too: checkpoint, task, split, seed.
-    """
-    source = source_of(config.policy)
-    named = [
-        value.rpartition("/")[2]
-        for value, usual in (
-            (config.env.rpartition(":")[2], source.env.rpartition(":")[2]),
-            (config.split, "train"),
-            (config.paraphrases, "held_out"),
-        )
-        if value not in ("", usual)
-    ]
-    varied = harder(config.variations, config.dynamics)
-    chooser = [f"{Path(config.scorer).name}{config.candidates}"] if config.scorer else []
-    chooser += ["fixed-noise"] * config.fixed_noise + ["keep-trying"] * config.keep_trying
-    shuffled = ["shuffled"] * config.shuffle_instructions
-    asked = [_plain(config.instruction)] if config.instruction else []
-    asked += [] if config.goal == ("demonstration",) else ["goal", *map(_plain, config.goal)]
-    asked += [config.goal_data.name] if config.goal_data else []
-    usual = config.replan_every == EvalConfig.replan_every
-    executed = [] if usual else [f"replan{config.replan_every}"]
-    executed += [f"lead{config.lead}"] if config.lead else []
-    executed += [f"delay{config.delay}"] if config.delay else []
-    executed += ["unguided"] if config.delay and not config.guided else []
-    executed += [] if config.ensemble is None else [f"ensemble{config.ensemble:g}"]
-    seeds = [f"seed{config.seed}"] if config.seed else []
-    name = "-".join(
-        ["eval", *_step(config.policy, source.run), *shuffled, *asked, *chooser, *executed, *named]
-    )
-    name = "-".join([name, *varied, *seeds])
-    return source.run / name
-
-
-def _step(policy: str, run: Path) -> list[str]:
-    """The checkpoint that was named, unless it is the newest one of its run."""
-    parts, newest = Path(policy).parts, checkpoint.checkpoints(run)
-    named = parts[parts.index("checkpoints") + 1] if "checkpoints" in parts[:-1] else ""
-    return [named] if named and newest and named != newest[-1].name else []
-
-
-def _plain(text: str) -> str:
-    """A text as part of a folder's name."""
-    return re.sub(r"\W+", "-", text)
 
 
 def job_of(config: EvalConfig, told: Mapping[int, str] | None = None) -> Job:

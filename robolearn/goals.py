@@ -27,6 +27,7 @@ from gymnasium import spaces
 
 from robolearn.contract import Info
 from robolearn.registry import make_env
+from robolearn.rollout import copied
 from robolearn.seeding import stream
 
 DEMONSTRATION: Final = "demonstration"
@@ -83,7 +84,7 @@ class GoalPictures(gymnasium.ObservationWrapper):
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         """The observation with the goal in it."""
-        return {**observation, "goal_pixels": _copied(self._goal.pictures)}
+        return {**observation, "goal_pixels": copied(self._goal.pictures)}
 
 
 class Demonstration:
@@ -118,7 +119,7 @@ class Demonstration:
         while not ended:
             observation, _, reached, over, _ = self._env.step(next(script))
             steps, ended = steps + 1, reached or over
-        return Goal(_copied(observation["pixels"]), steps=steps), bool(reached)
+        return Goal(copied(observation["pixels"]), steps=steps), bool(reached)
 
 
 def demonstrates(env_id: str) -> bool:
@@ -171,10 +172,6 @@ def always(pictures: Pictures, observation: Mapping[str, Any], info: Mapping[str
     """The same goal in every episode, see `Maker`."""
     del observation, info
     return Goal(pictures)
-
-
-def _copied(pictures: Pictures) -> Pictures:
-    return {camera: picture.copy() for camera, picture in pictures.items()}
 
 
 def read_pictures(goal: Sequence[str], cameras: Mapping[str, tuple[int, int]]) -> Pictures:

@@ -11,12 +11,12 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
-from robolearn.config import config_hash, to_json
+from robolearn.config import check_same, config_hash, to_json
 from robolearn.files import write_atomic
 
 VERSIONS: Final = "versions.json"  # of a folder that a benchmark fills: what it runs with
@@ -97,6 +97,29 @@ def harder(variations: Mapping[str, int], dynamics: Mapping[str, float]) -> list
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     return {name: version(name) for name in PACKAGES} | {"python": platform.python_version()}
+
+
+def claim(
+    config: object,
+    folder: Path,
+    name: str,
+    free: Collection[str],
+    used: Mapping[str, str] | None = None,
+) -> None:
+    """Notes with what a benchmark fills a folder, settings and versions, and refuses others.
+
+    Args:
+        config: the settings, or what else decides, by name.
+        folder: is filled by a command that goes on where it was interrupted.
+        name: of the file for the settings.
+        free: settings that may differ from one run of the command to the next.
+        used: the versions, if there are more than `versions` tells.
+
+    Raises:
+        ValueError: the folder was begun with other settings or versions.
+    """
+    check_same(config, folder, name, free)
+    check_same(used or versions(), folder, VERSIONS, free=())
 
 
 def command() -> str:

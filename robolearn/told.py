@@ -7,11 +7,13 @@ on its instruction and on its seed.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
+from robolearn import checkpoint
 from robolearn.checkpoint import CheckpointError
 from robolearn.contract import Info
 from robolearn.goals import IMAGINED, WORDS, Goal, Maker
@@ -84,6 +86,23 @@ def maker_of(
     if len(goal) > 2:
         raise ValueError(f"--goal {' '.join(goal)} names two goal-writers; give one folder")
     return partial(Imagination, _writer(goal[1:], source), source.where)
+
+
+def goal_fingerprints(goal: Sequence[str], data: Path | None, source: Source) -> list[str]:
+    """Of the pictures, the recording or the goal-writer that a goal names, all that can change.
+
+    Args:
+        goal: see `robolearn.goals`.
+        data: the recording in which `words` looks.
+        source: of the policy.
+    """
+    if not source.goals:  # it is told what to do
+        return []
+    if IMAGINED in goal[:1]:
+        return [checkpoint.fingerprint(_writer(goal[1:], source))]
+    files = [Path(entry.rpartition("=")[2]) for entry in goal]
+    files += [data / "meta" / "info.json"] if data else []  # counts its episodes and frames
+    return [sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
 
 
 def _writer(named: Sequence[str], source: Source) -> Path:

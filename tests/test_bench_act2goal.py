@@ -135,3 +135,16 @@ def test_bad_options_are_named(small):
         replace(small, episodes=0)
     with pytest.raises(ValueError, match="split is 'nowhere'; choose one of train"):
         bench_act2goal.bench(replace(small, split="nowhere"))
+
+
+def test_what_is_cut_off_between_two_tasks_leaves_the_summary_alone(small, monkeypatch):
+    def rows(self):
+        if self.task == "Lift":
+            raise KeyboardInterrupt
+        yield "flow", {}
+
+    monkeypatch.setattr(bench_act2goal.Compared, "rows", rows)
+    monkeypatch.setattr(bench_act2goal, "_over_tasks", lambda tasks: {})
+    with pytest.raises(KeyboardInterrupt):
+        bench_act2goal.bench(replace(small, tasks=("Reach", "Lift"), practising=()))
+    assert not small.results.exists()

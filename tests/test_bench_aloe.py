@@ -82,3 +82,17 @@ def test_bad_options_are_named(small):
         bench_aloe.bench(replace(small, conditions=("dark",)))
     with pytest.raises(ValueError, match="--rounds is 0"):
         bench_aloe.bench(replace(small, rounds=0))
+
+
+def test_what_is_cut_off_between_two_tasks_leaves_the_summary_alone(small, monkeypatch):
+    def compared(config, task, seed):
+        if task == "Lift":
+            raise KeyboardInterrupt
+        yield "base", {}
+
+    monkeypatch.setattr(bench_aloe, "compared", compared)
+    for name in ("_over_seeds", "_over_tasks"):
+        monkeypatch.setattr(bench_aloe, name, lambda rows: {})
+    with pytest.raises(KeyboardInterrupt):
+        bench_aloe.bench(replace(small, tasks=("Reach", "Lift")))
+    assert not small.results.exists()

@@ -162,3 +162,21 @@ def test_bad_options(options, words, tmp_path, capsys):
     arguments = ["bench-taco", "--out", str(tmp_path), "--results", str(tmp_path)]
     assert cli.main([*arguments, *options.split()]) == 1
     assert words in capsys.readouterr().err
+
+
+def test_what_is_cut_off_between_two_tasks_shows_in_its_page_alone(small, monkeypatch):
+    def measure(config, sort, task):
+        if sort == "scatter":
+            raise KeyboardInterrupt
+        return {"n": 2}
+
+    pages = []
+    monkeypatch.setattr(bench_taco, "measure", measure)
+    monkeypatch.setattr(
+        "robolearn.bench.taco_report.write_taco_report", lambda summary, page: pages.append(summary)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        bench_taco.bench(small)
+    assert pages == [small.out / "taco.json"]
+    assert pages[0].is_file()
+    assert not small.results.exists()

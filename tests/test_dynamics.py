@@ -11,7 +11,8 @@ from robolearn.bench.suite import Suite, SuiteTask
 from robolearn.contract import ActionError, Info
 from robolearn.envs.batch import BatchedEnv
 from robolearn.envs.dynamics import NAMES, NOMINAL, SCALED, Dynamics
-from robolearn.evaluate import default_folder, evaluate
+from robolearn.eval_folders import default_folder
+from robolearn.evaluate import evaluate
 from robolearn.options import EvalConfig
 from robolearn.registry import make_env
 from robolearn.workers import make_vector

@@ -15,7 +15,8 @@ from robolearn import checkpoint, filming
 from robolearn import evaluate as evaluation
 from robolearn.checkpoint import CheckpointError
 from robolearn.config import config_hash, load_config
-from robolearn.evaluate import default_folder, evaluate, evaluated, main, shuffled_instructions
+from robolearn.eval_folders import default_folder
+from robolearn.evaluate import evaluate, evaluated, main, shuffled_instructions
 from robolearn.filming import _groups_in_turn
 from robolearn.options import EvalConfig
 from robolearn.results import EpisodeResult, Result

@@ -9,11 +9,12 @@ import pytest
 import torch
 import toy
 
-from robolearn import cli
+from robolearn import checkpoint, cli
 from robolearn.checkpoint import CheckpointError, load_policy
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import DatasetError, EpisodeWriter
-from robolearn.evaluate import default_folder, evaluate
+from robolearn.eval_folders import default_folder
+from robolearn.evaluate import evaluate
 from robolearn.options import EvalConfig
 from robolearn.policies.endings import HELD, Endings
 from robolearn.policies.goal_writer import GoalWriter
@@ -22,6 +23,8 @@ from robolearn.policies.latents import Latents
 from robolearn.recall import phrases_of, remembered
 from robolearn.report import write_report
 from robolearn.seeding import stream
+from robolearn.sources import source_of
+from robolearn.told import goal_fingerprints
 from robolearn.train import train
 
 CONFIG = replace(toy.TINY_ACT2GOAL, horizon=2, stride=1, far=1)
@@ -223,6 +226,19 @@ def test_it_is_fitted_and_the_policy_is_told_its_goals(run, fitted, tmp_path):
         row["length"] for row in result["episodes"]
     ]
     assert default_folder(eval_config(run, None)).name == "eval-goal-imagined-replan2"
+
+
+def test_another_goal_is_another_evaluation(run, fitted, toy_run, toy_data, tmp_path):
+    source, picture = source_of(run), tmp_path / "goal.png"
+    assert goal_fingerprints(("imagined",), None, source) == [checkpoint.fingerprint(fitted)]
+    assert goal_fingerprints(("imagined",), None, source_of(toy_run)) == []  # is shown no goal
+    assert goal_fingerprints(("demonstration",), None, source) == []  # the episode's own
+    assert len(goal_fingerprints(("words",), toy_data, source)) == 1
+    picture.write_bytes(b"one")
+    before = goal_fingerprints((f"top={picture}",), None, source)
+    picture.write_bytes(b"two")
+    assert len(before) == 1
+    assert goal_fingerprints((str(picture),), None, source) != before
 
 
 def test_a_writer_is_for_one_very_policy(run, fitted, tmp_path):

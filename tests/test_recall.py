@@ -10,7 +10,8 @@ import toy
 from robolearn.dataset import EpisodeDataset
 from robolearn.envs.pick_place import PHRASES
 from robolearn.episodes import DatasetError, EpisodeWriter
-from robolearn.evaluate import default_folder, evaluate
+from robolearn.eval_folders import default_folder
+from robolearn.evaluate import evaluate
 from robolearn.goals import GoalPictures
 from robolearn.options import EvalConfig
 from robolearn.recall import Recall, likeness, same_goal, usable

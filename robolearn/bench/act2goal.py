@@ -24,7 +24,6 @@ from rich.table import Table
 
 from robolearn.bench.act2goal_methods import METHODS, PRACTICES
 from robolearn.bench.pairs import beside, pooled
-from robolearn.config import check_same
 from robolearn.learn_options import AdaptConfig
 from robolearn.options import (
     WORKERS,
@@ -36,7 +35,7 @@ from robolearn.options import (
     check_choices,
     worker_options,
 )
-from robolearn.results import VERSIONS, EpisodeResult, Result, save_result, versions
+from robolearn.results import EpisodeResult, Result, claim, save_result
 
 WITHIN: Final = "in_distribution"
 BEYOND: Final = "out_of_distribution"
@@ -97,19 +96,17 @@ def bench(config: BenchAct2GoalConfig) -> Row:
     Raises:
         ValueError, OSError: unusable options or folders; what was finished is kept.
     """
-    check_same(config, config.out, SETTINGS, FREE)
-    check_same(versions(), config.out, VERSIONS, free=())
+    claim(config, config.out, SETTINGS, FREE)
     compared = {task: Compared(config, task) for task in config.tasks}
     for one, name in product(compared.values(), config.practices if config.practising else ()):
         one.practice(config.out, name, config.seeds[0])  # refused now, and not after hours
     tasks: dict[str, Row] = {}
-    figures: Row = {"tasks": tasks}
     for task in config.tasks:
         tasks[task] = {}
         for name, row in compared[task].rows():
             tasks[task][name] = row
-            figures["mean"] = _over_tasks(list(tasks.values()))
-            save_result(config.results, config.name, config, figures)
+    figures: Row = {"tasks": tasks, "mean": _over_tasks(list(tasks.values()))}
+    save_result(config.results, config.name, config, figures)  # not half of it
     return figures
 
 

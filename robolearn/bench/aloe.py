@@ -39,7 +39,6 @@ from rich.console import Console
 from rich.table import Table
 
 from robolearn.bench.pairs import beside, pooled
-from robolearn.config import check_same
 from robolearn.files import copy_folder
 from robolearn.learn_options import Improve, ImproveConfig
 from robolearn.options import (
@@ -66,7 +65,7 @@ from robolearn.policies.improver_configs import (
     RecapConfig,
     RlpdConfig,
 )
-from robolearn.results import VERSIONS, save_result, versions
+from robolearn.results import claim, save_result
 
 if TYPE_CHECKING:
     from robolearn.improve import Improvement
@@ -146,8 +145,7 @@ def bench(config: BenchAloeConfig) -> Row:
         ValueError, OSError: unusable options or folders; what was finished is kept.
     """
     _check(config)
-    check_same(config, config.out, SETTINGS, FREE)
-    check_same(versions(), config.out, VERSIONS, free=())
+    claim(config, config.out, SETTINGS, FREE)
     figures: Row = {"tasks": {}}
     for task in config.tasks:
         outcomes: dict[str, list[Row]] = {}
@@ -155,8 +153,8 @@ def bench(config: BenchAloeConfig) -> Row:
             for name, outcome in compared(config, task, seed):
                 outcomes.setdefault(name, []).append(outcome)
         figures["tasks"][task] = _over_seeds(outcomes)
-        figures["mean"] = _over_tasks(list(figures["tasks"].values()))
-        save_result(config.results, NAMES[config.obs_type], config, figures)
+    figures["mean"] = _over_tasks(list(figures["tasks"].values()))
+    save_result(config.results, NAMES[config.obs_type], config, figures)  # not half of it
     return figures
 
 

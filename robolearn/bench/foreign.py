@@ -18,10 +18,9 @@ from tyro.conf import Positional
 
 from robolearn.bench import policies
 from robolearn.bench.policies import BenchPoliciesConfig, Name, compared
-from robolearn.config import check_same
 from robolearn.options import WorkerOptions
 from robolearn.registry import versions_apart
-from robolearn.results import VERSIONS, save_result, versions
+from robolearn.results import claim, save_result, versions
 
 # package -> its tasks: of Meta-World the ten of MT10
 TASKS: Final[dict[str, tuple[str, ...]]] = {
@@ -74,9 +73,8 @@ def bench(config: BenchForeignConfig) -> Row:
     """
     tasks = config.tasks or TASKS[config.package]
     _check(config, tasks)
-    check_same(config, config.out / config.package, SETTINGS, FREE)
     used = versions() | versions_apart(f"foreign:{task}" for task in tasks)
-    check_same(used, config.out / config.package, VERSIONS, free=())
+    claim(config, config.out / config.package, SETTINGS, FREE, used)
     figures: Row = {"versions": used, "tasks": {task: {} for task in tasks}}
     for policy, task in product(config.policies, tasks):  # what is cut off has one policy whole
         for name, row in compared(_settings(config, task, policy), config.data):

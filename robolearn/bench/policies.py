@@ -30,11 +30,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from rich.console import Console
 from rich.table import Table
 
-from robolearn.config import check_same
 from robolearn.files import write_atomic
 from robolearn.options import WORKERS, WorkerOptions, check_positive, worker_options
 from robolearn.policies.configs import DenoiserConfig, DiffusionConfig, FlowConfig
-from robolearn.results import VERSIONS, Result, save_result, versions
+from robolearn.results import Result, claim, save_result
 
 if TYPE_CHECKING:
     from robolearn.options import EvalConfig
@@ -105,8 +104,7 @@ def compared(config: BenchPoliciesConfig, data: Path | None = None) -> Iterator[
         ValueError, OSError: see `bench`.
     """
     _check(config)
-    check_same(config, config.out, SETTINGS, FREE)
-    check_same(versions(), config.out, VERSIONS, free=())
+    claim(config, config.out, SETTINGS, FREE)
     data = data or _demonstrations(config)
     for name in config.policies:
         Console(stderr=True).print(f"[bold]{config.env}[/] {name}")

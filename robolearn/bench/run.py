@@ -17,7 +17,7 @@ from tyro.conf import Positional
 
 from robolearn.config import check_same, to_json
 from robolearn.options import WorkerOptions, worker_options
-from robolearn.results import VERSIONS, save_result, versions
+from robolearn.results import claim, save_result, versions
 
 if TYPE_CHECKING:
     from robolearn.bench.suite import Suite, SuiteTask
@@ -90,8 +90,7 @@ def run(config: BenchRunConfig) -> Row:
     check_writable(out)
     about = {"name": suite.name, "title": suite.title, "hash": suite.hash, **suite.fixed()}
     used = versions() | versions_apart(task.env for task in suite.tasks)
-    check_same(about, out, SUITE, free=("name", "title"))
-    check_same(used, out, VERSIONS, free=())
+    claim(about, out, SUITE, ("name", "title"), used)
     for agent in agents:
         _claim(agent, agents[0], suite, out / agent.name)
     cells = [(task, agent) for task in suite.tasks for agent in agents]

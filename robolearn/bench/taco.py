@@ -29,12 +29,12 @@ from rich.table import Table
 from robolearn.bench.candidates import latency
 from robolearn.bench.modes import KINDS, TASKS, Sort, goals, prepare
 from robolearn.bench.pairs import beside, pooled
-from robolearn.config import check_same
 from robolearn.options import WORKERS, WorkerOptions, check_at_least, worker_options
 from robolearn.policies.configs import FlowConfig, TacoConfig
-from robolearn.results import VERSIONS, save_result, versions
+from robolearn.results import claim, save_result
 
 SETTINGS: Final = "bench-taco.json"
+NAME: Final = "taco"
 PAGE: Final = "report.html"
 # Options that change nothing of what lies in `out`.
 FREE: Final = (
@@ -104,8 +104,7 @@ def bench(config: BenchTacoConfig) -> Row:
         ValueError, OSError: unusable options or folders; what was finished is kept.
     """
     _check(config)
-    check_same(config, config.out, SETTINGS, FREE)
-    check_same(versions(), config.out, VERSIONS, free=())
+    claim(config, config.out, SETTINGS, FREE)
     rows: dict[str, dict[str, Row]] = {}
     figures: Row = {}
     if config.policy:
@@ -115,21 +114,22 @@ def bench(config: BenchTacoConfig) -> Row:
             Console(stderr=True).print(f"[bold]bench-taco[/] {sort} {task}")
             rows.setdefault(sort, {})[task] = measure(config, sort, task)
             figures |= _summary(rows)
-            _publish(config, figures)  # hours may lie between two tasks
+            _show(config, figures)  # hours may lie between two tasks
     for task in [name for name in config.ablated if name in rows.get("structured", {})]:
         Console(stderr=True).print(f"[bold]bench-taco[/] ablations {task}")
         ablated = ablate(config, _folder(config, "structured", task))
         figures.setdefault("ablations", {})[task] = ablated
-        _publish(config, figures)
+        _show(config, figures)
+    save_result(config.results, NAME, config, figures)  # not half of it
     return figures
 
 
-def _publish(config: BenchTacoConfig, figures: Row) -> None:
-    """Writes what is known so far, for the documents and as a page."""
+def _show(config: BenchTacoConfig, figures: Row) -> None:
+    """Writes what is known so far as a page."""
     from robolearn.bench.taco_report import write_taco_report
 
-    save_result(config.results, "taco", config, figures)
-    write_taco_report(config.results / "taco.json", config.out / PAGE)
+    save_result(config.out, NAME, config, figures)
+    write_taco_report(config.out / f"{NAME}.json", config.out / PAGE)
 
 
 def _folder(config: BenchTacoConfig, sort: Sort, task: str) -> Path:
