@@ -121,37 +121,20 @@ class PolicyAgent:
         fixed_noise: bool = False,
         keep_trying: bool = False,
     ) -> None:
-        if not 1 <= replan_every <= policy.horizon:
-            raise ValueError(
-                f"replan_every is {replan_every}; a chunk of this policy has {policy.horizon} steps"
-            )
-        if not 0 <= lead <= policy.horizon - replan_every:
-            raise ValueError(
-                f"lead is {lead}; beside the {replan_every} executed steps, a chunk of this policy "
-                f"has {policy.horizon - replan_every} to leave out"
-            )
+        _check_horizon(policy.horizon, replan_every, lead)
+        _check_timing(ensemble, delay, background=background)
         if candidates < 1 or (candidates > 1 and scorer is None):
             raise ValueError(
                 f"candidates is {candidates}; take 1, or more with a scorer to choose among them"
             )
-        if ensemble is not None and not 0.0 <= ensemble < np.inf:
-            raise ValueError(f"ensemble is {ensemble}; give a decay of 0 or more, such as 0.01")
-        if delay < 0 or sum((delay > 0, background, ensemble is not None)) > 1:
-            raise ValueError(
-                f"delay is {delay}; give 0 or more, and only one of delay, background and ensemble"
-            )
-        executed = slice(lead, lead + replan_every)
-        self._plan: Callable[[], Plan] = partial(RecedingHorizon, executed)
+        executed, ahead = slice(lead, lead + replan_every), delay > 0 or background
+        self._plan = _plan_of(executed, ensemble, ahead=ahead, guided=guided)
         self._arrival: Callable[[], Arrival] = partial(Later, delay)
-        if ensemble is not None:
-            self._plan = partial(Ensemble, executed, ensemble)
-        if delay or background:
-            self._plan = partial(RealTime, executed, guided=guided)
         if background:
             period = 1.0 / policy.arm.get("control_hz", SO101.control_hz)
             self._arrival = partial(InBackground, period)
         # Whoever averages chunks or decides ahead, or remembers, looks at every observation.
-        plain = ensemble is None and not delay and not background and policy.history == 1
+        plain = ensemble is None and not ahead and policy.history == 1
         self.looks_every = replan_every if plain else 1
         self.policy = policy
         self.candidates, self.scorer, self._fixed_noise = candidates, scorer, fixed_noise
@@ -214,11 +197,47 @@ class PolicyAgent:
         for name, value in notes.items():
             slot.notes.setdefault(name, []).append(value)
         if not self._keep_trying and not notes.get("plan_found", 1.0):
-            now = np.atleast_2d(observation["agent_pos"][0])[-1]
-            grippers = self.policy.arm.get("grippers", ())
-            chunk = np.broadcast_to(slot.still(now, grippers), chunk.shape).copy()
+            chunk = self._stay(slot, observation, chunk.shape)
         slot.seconds.append(time.perf_counter() - begin)
         return chunk
+
+    def _stay(self, slot: "_Slot", observation: Observation, shape: tuple[int, ...]) -> np.ndarray:
+        """A chunk in which the arm stays where it is."""
+        now = np.atleast_2d(observation["agent_pos"][0])[-1]
+        still = slot.still(now, self.policy.arm.get("grippers", ()))
+        return np.broadcast_to(still, shape).copy()
+
+
+def _check_horizon(horizon: int, replan_every: int, lead: int) -> None:
+    if not 1 <= replan_every <= horizon:
+        raise ValueError(
+            f"replan_every is {replan_every}; a chunk of this policy has {horizon} steps"
+        )
+    if not 0 <= lead <= horizon - replan_every:
+        raise ValueError(
+            f"lead is {lead}; beside the {replan_every} executed steps, a chunk of this policy "
+            f"has {horizon - replan_every} to leave out"
+        )
+
+
+def _check_timing(ensemble: float | None, delay: int, *, background: bool) -> None:
+    if ensemble is not None and not 0.0 <= ensemble < np.inf:
+        raise ValueError(f"ensemble is {ensemble}; give a decay of 0 or more, such as 0.01")
+    if delay < 0 or sum((delay > 0, background, ensemble is not None)) > 1:
+        raise ValueError(
+            f"delay is {delay}; give 0 or more, and only one of delay, background and ensemble"
+        )
+
+
+def _plan_of(
+    executed: slice, ensemble: float | None, *, ahead: bool, guided: bool
+) -> Callable[[], Plan]:
+    """How an episode's chunks become actions; `ahead` is where the arm goes on meanwhile."""
+    if ahead:
+        return partial(RealTime, executed, guided=guided)
+    if ensemble is not None:
+        return partial(Ensemble, executed, ensemble)
+    return partial(RecedingHorizon, executed)
 
 
 class _Slot:

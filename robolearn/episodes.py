@@ -106,19 +106,9 @@ class EpisodeWriter:
         """
         if fps != int(fps) or fps <= 0:
             raise DatasetError(f"fps is {fps}; a LeRobot dataset needs a positive whole number")
-        import robolearn
-
         self.root, self.arm, self.fps = Path(root), arm, int(fps)
         self.cameras = {name: (int(h), int(w)) for name, (h, w) in (cameras or {}).items()}
-        self._setup = {
-            "format": 1,
-            "arm": v3.as_json(asdict(arm)),
-            "units": "si",
-            "fps": self.fps,
-            "cameras": v3.as_json(self.cameras),
-            "versions": {"robolearn": robolearn.__version__, "mujoco": version("mujoco")},
-            "notes": v3.as_json(dict(notes or {})),
-        }
+        self._setup = self._described(notes or {})
         self._robot_type = robot_type or arm.name
         self._info: dict[str, Any] = {}
         self._tasks: list[str] = []
@@ -133,6 +123,20 @@ class EpisodeWriter:
         except BaseException:
             self.close()
             raise
+
+    def _described(self, notes: Mapping[str, Any]) -> dict[str, Any]:
+        """What a dataset tells beyond LeRobot's own metadata."""
+        import robolearn
+
+        return {
+            "format": 1,
+            "arm": v3.as_json(asdict(self.arm)),
+            "units": "si",
+            "fps": self.fps,
+            "cameras": v3.as_json(self.cameras),
+            "versions": {"robolearn": robolearn.__version__, "mujoco": version("mujoco")},
+            "notes": v3.as_json(dict(notes)),
+        }
 
     def __enter__(self) -> Self:
         """Returns the writer."""
