@@ -10,6 +10,8 @@ of each, the oldest first: the server keeps nothing between two requests. `candi
 many chunks and their features instead of one chunk; `noise` says where the policy's noise begins
 (`robolearn.wire.noise_to`). `refine`, chunks (n, H, J), asks for what becomes of these when noise
 of the share `level` is put on them and taken off again (`Policy.refine`), and for their features.
+`overlap`, a map of `actions` (H, J) and `weights` (H,), says what the chunks shall go on with while
+the arm is busy with it (`Policy.follow`).
 """
 
 import time
@@ -19,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from robolearn.policies.base import Policy
+from robolearn.policies.base import Overlap, Policy
 from robolearn.seeding import stream
 from robolearn.wire import WireError, noise_from
 
@@ -41,6 +43,7 @@ class Ask:
         noise: of the policy and of the scorer.
         refine: chunks (n, H, J) that shall be refined instead, n being `candidates`.
         level: of the noise for that.
+        overlap: what the chunks shall go on with.
         arrived: monotonic seconds.
     """
 
@@ -51,11 +54,13 @@ class Ask:
     arrived: float
     refine: np.ndarray | None = None
     level: float = 1.0
+    overlap: Overlap | None = None
 
     @property
-    def kind(self) -> tuple[int, float]:
-        """What has to be the same of those that are answered together."""
-        return self.candidates, -1.0 if self.refine is None else self.level
+    def kind(self) -> tuple[int, float, int]:
+        """What is the same of those that are answered together; who has an overlap is alone."""
+        level = -1.0 if self.refine is None else self.level
+        return self.candidates, level, 0 if self.overlap is None else id(self.overlap)
 
 
 def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:
@@ -85,6 +90,8 @@ def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:
     if "refine" in message:
         ask.refine, ask.level = _chunks(message["refine"], policy), _share(message.get("level"))
         ask.candidates = len(ask.refine)
+    elif "overlap" in message:
+        ask.overlap = _overlap(message["overlap"], policy)
     return ask
 
 
@@ -118,6 +125,16 @@ def _chunks(value: object, policy: Policy) -> np.ndarray:
     if not isinstance(value, np.ndarray) or not 1 <= count <= MAX_REFINED:
         raise WireError(f"refine must be 1 to {MAX_REFINED} chunks of shape {wanted}")
     return _numbers(value, value.shape, "refine")
+
+
+def _overlap(value: object, policy: Policy) -> Overlap:
+    if not isinstance(value, Mapping):
+        raise WireError("overlap must be a map of actions and weights")
+    actions = _numbers(value.get("actions"), (policy.horizon, policy.joints), "overlap's actions")
+    weights = _numbers(value.get("weights"), (policy.horizon,), "overlap's weights")
+    if weights.min() < 0.0 or weights.max() > 1.0:
+        raise WireError("overlap's weights must be shares from 0 to 1")
+    return Overlap(actions, weights)
 
 
 def _share(value: object) -> float:

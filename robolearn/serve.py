@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from http import HTTPStatus
 from ipaddress import ip_address
 from itertools import groupby
@@ -32,7 +33,15 @@ from robolearn.ask import GOAL_KEY, Ask, request_of
 from robolearn.config import to_json
 from robolearn.memory import check_candidates
 from robolearn.options import TOKEN, ServeConfig
-from robolearn.policies.base import Chunks, Policy, as_tensors, stacked
+from robolearn.policies.base import (
+    Chunks,
+    Context,
+    Generators,
+    Overlap,
+    Policy,
+    as_tensors,
+    stacked,
+)
 from robolearn.policies.scorers import Scorer, open_scorer
 from robolearn.results import versions
 from robolearn.sources import Source, source_of
@@ -90,7 +99,11 @@ class PolicyServer:
             "pixels": pictures,
             GOAL_KEY: pictures,
         }
-        self._infer([request_of(nothing, policy)] * self.config.batch, candidates)
+        ask = request_of(nothing, policy)
+        self._infer([ask] * self.config.batch, candidates)
+        planned = np.zeros((policy.horizon, policy.joints), np.float32)
+        overlap = Overlap(planned, np.ones(policy.horizon, np.float32))
+        self._infer([replace(ask, overlap=overlap)], candidates)
 
     async def run(self, ready: "asyncio.Future[int] | None" = None) -> None:
         """Serves until it is cancelled.
@@ -191,14 +204,8 @@ class PolicyServer:
         observations = stacked([ask.observation for ask in asks])
         tensors = as_tensors(observations, self._policy.device)
         context = self._policy.encode(tensors, [ask.instruction for ask in asks])
-        noise = [ask.noise for ask in asks]
-        wanted = asks[0].candidates
-        shown = [ask.refine for ask in asks if ask.refine is not None]
-        if shown:
-            tried = torch.from_numpy(np.stack(shown)).to(context.agent_pos)
-            chunks = self._policy.refine(context, tried, noise, asks[0].level)
-        else:
-            chunks = self._policy.sample(context, wanted or candidates, noise)
+        wanted, noise = asks[0].candidates, [ask.noise for ask in asks]
+        chunks = self._chunks(asks, context, wanted or candidates, noise)
         best = torch.zeros(len(asks), dtype=torch.long)
         if self._scorer is not None and not wanted:
             best = self._scorer.score(context, chunks, noise).argmax(1).cpu()
@@ -210,6 +217,16 @@ class PolicyServer:
             | {"server_timing": {"infer_ms": took, "wait_ms": 1000.0 * (begin - ask.arrived)}}
             for row, ask in enumerate(asks)
         ]
+
+    def _chunks(self, asks: list[Ask], context: Context, n: int, noise: Generators) -> Chunks:
+        """What the policy makes of questions of one kind, n chunks for each."""
+        shown = [ask.refine for ask in asks if ask.refine is not None]
+        if shown:
+            tried = torch.from_numpy(np.stack(shown)).to(context.agent_pos)
+            return self._policy.refine(context, tried, noise, asks[0].level)
+        if asks[0].overlap is not None:
+            return self._policy.follow(context, n, noise, asks[0].overlap)
+        return self._policy.sample(context, n, noise)
 
 
 def _reply(chunks: Chunks, row: int, best: int, wanted: int) -> dict[str, Any]:
@@ -244,6 +261,7 @@ def greeting(source: Source, policy: Policy) -> dict[str, Any]:
         "cameras": {name: list(size) for name, size in policy.cameras.items()},
         "state_size": policy.state_size,
         "goals": policy.goals,
+        "follows": True,  # older servers would not look at an overlap
         "arm": to_json(dict(policy.arm)),
         "joints": policy.joints,
         "spread": policy.spread.tolist(),

@@ -23,7 +23,7 @@ from websockets.sync.server import serve
 from robolearn import wire
 from robolearn.evaluate import evaluate
 from robolearn.options import TOKEN, EvalConfig, ServeConfig
-from robolearn.policies.base import as_tensors
+from robolearn.policies.base import Overlap, as_tensors
 from robolearn.policies.scorers import UNFITTED
 from robolearn.remote import RemoteError, RemoteSource
 from robolearn.seeding import stream
@@ -162,8 +162,10 @@ class TestOurClient:
         assert there.cameras == here.cameras
         assert torch.equal(there.spread, here.spread)
 
-    def test_an_evaluation_over_the_wire_is_the_same(self, toy_run, server, tmp_path):
-        options = {"env": toy.ENV_ID, "episodes": 4, "replan_every": 2, "videos": 0, "workers": 0}
+    @pytest.mark.parametrize("delay", [0, 1])
+    def test_an_evaluation_over_the_wire_is_the_same(self, toy_run, server, tmp_path, delay):
+        options = {"env": toy.ENV_ID, "episodes": 4, "replan_every": 2, "delay": delay}
+        options |= {"videos": 0, "workers": 0}
         results = [
             evaluate(EvalConfig(policy=str(policy), out=tmp_path / str(k), **options))
             for k, policy in enumerate((toy_run, server))
@@ -186,6 +188,28 @@ class TestOurClient:
         assert torch.equal(here.actions, there.actions)
         assert torch.equal(here.features, there.features)
         assert not torch.allclose(here.actions, shown)
+
+    def test_chunks_under_way_are_followed_there_as_here(self, toy_run, server, monkeypatch):
+        overlap = Overlap(np.full((4, 3), 0.4, np.float32), np.array([1, 1, 0.5, 0], np.float32))
+
+        def followed(policy):
+            with torch.inference_mode():
+                seen = as_tensors(an_observation(), "cpu")
+                context = policy.encode(seen, [toy.INSTRUCTIONS[0]])
+                plain = policy.sample(context, 3, [stream(0, "x")])
+                found = policy.follow(context, 3, [stream(0, "x")], overlap)
+            assert not torch.allclose(found.actions, plain.actions)
+            return found
+
+        here, there = (followed(source_of(where).load()) for where in (toy_run, server))
+        assert torch.equal(here.actions, there.actions)
+        assert torch.equal(here.features, there.features)
+        older = source_of(server).load()  # a server that says nothing of it is not asked for it
+        greeting = {k: v for k, v in older._connection.greeting.items() if k != "follows"}
+        monkeypatch.setattr(older._connection, "greeting", greeting)
+        blended = followed(older).actions
+        assert (blended[0, :, :2] == 0.4).all()
+        assert not torch.equal(blended, here.actions)
 
     def test_every_scorer_chooses_there_as_here(self, toy_run, server, tmp_path):
         options = {"env": toy.ENV_ID, "episodes": 2, "videos": 0, "workers": 0, "replan_every": 2}
@@ -331,6 +355,19 @@ class TestBadInput:
             ({"refine": np.full((2, 4, 3), np.nan)}, "refine has numbers that are not finite"),
             ({"refine": np.zeros((2, 4, 3))}, "level is None; give a share of noise from 0 to 1"),
             ({"refine": np.zeros((2, 4, 3)), "level": 2}, "level is 2; give a share"),
+            ({"overlap": np.zeros((4, 3))}, "overlap must be a map of actions and weights"),
+            (
+                {"overlap": {"actions": np.zeros((3, 3))}},
+                "overlap's actions must be an array of 4 x",
+            ),
+            (
+                {"overlap": {"actions": np.zeros((4, 3)), "weights": np.zeros(3)}},
+                "overlap's weights must be an array of 4 numbers",
+            ),
+            (
+                {"overlap": {"actions": np.zeros((4, 3)), "weights": np.full(4, 1.1)}},
+                "overlap's weights must be shares from 0 to 1",
+            ),
             ({"x": {b"__npgeneric__": True, b"data": 300, b"dtype": "|i1"}}, "300 is too large"),
         ],
     )
