@@ -188,18 +188,18 @@ class Write(ManipulationEnv):
         notes, here = state.userdata, at[:, None]
         gaps = state.mocap_pos[:, FIRST_DROP:, :2] - here
         blank = np.vecdot(gaps, gaps).min(1) >= SPACING**2
-        dry = blank & (notes[:, USED] == DROPS)
+        writes = wet & ~(blank & (notes[:, USED] == DROPS))
         ways = goal[:, WAY].reshape(len(goal), PLACES, 2) - here
         off = np.vecdot(ways, ways)  # squared
-        fresh = wet & blank & ~dry
+        fresh = writes & blank
+        for row in fresh.nonzero()[0]:
+            drop = state.mocap_pos[row, FIRST_DROP + int(notes[row, USED])]
+            drop[:2], drop[2] = at[row], SURFACE
         if np.count_nonzero(fresh):
-            rows = np.flatnonzero(fresh)
-            drops = FIRST_DROP + notes[rows, USED].astype(int)
-            state.mocap_pos[rows, drops] = _on_board(at[rows])
-            notes[rows, USED] += 1.0
-            notes[rows, ASIDE] += off[rows].min(1) > ASTRAY**2
+            notes[:, USED] += fresh
+            notes[:, ASIDE] += fresh & (off.min(1) > ASTRAY**2)
         turn = notes[:, FRONT, None] + AHEAD >= NUMBERS
-        new = (off < NEAR**2) & turn & (wet & ~dry)[:, None] & (notes[:, WRITTEN] == 0.0)
+        new = (off < NEAR**2) & turn & writes[:, None] & (notes[:, WRITTEN] == 0.0)
         if np.count_nonzero(new):
             notes[:, WRITTEN] += new
             notes[:, FRONT] = np.maximum(notes[:, FRONT], (new * NUMBERS).max(1))
