@@ -39,7 +39,7 @@ from robolearn.policies.base import (
     Context,
     Generators,
     Info,
-    Overlap,
+    Overlaps,
 )
 from robolearn.policies.chunks import beside_goal, with_goals
 from robolearn.policies.configs import SmallConfig
@@ -259,12 +259,12 @@ class Act2GoalPolicy(FlowPolicy):
         apart, plans = planned(self, context, n, noise)
         return replace(super().sample(apart, n, noise), plans=plans)
 
-    def follow(self, context: Context, n: int, noise: Generators, overlap: Overlap) -> Chunks:
+    def follow(self, context: Context, n: int, noise: Generators, overlaps: Overlaps) -> Chunks:
         """See `Policy`, and `planning`."""
         if not self.planning:
-            return super().follow(context, n, noise, overlap)
+            return super().follow(context, n, noise, overlaps)
         apart, plans = planned(self, context, n, noise)
-        return replace(super().follow(apart, n, noise, overlap), plans=plans)
+        return replace(super().follow(apart, n, noise, overlaps), plans=plans)
 
     def denoise(
         self, x: Tensor, start: int, prefix: Prefix, guide: Guide | None = None
@@ -273,7 +273,8 @@ class Act2GoalPolicy(FlowPolicy):
         if (n := len(prefix[0]) // len(x)) == 1:
             return super().denoise(x, start, prefix, guide)
         if guide:
-            guide = replace(guide, towards=guide.towards.repeat_interleave(n, 0))
+            rows = {name: part.repeat_interleave(n, 0) for name, part in vars(guide).items()}
+            guide = Guide(**rows)
         clean, features = super().denoise(x.flatten(0, 1)[:, None], start, prefix, guide)
         return clean.view(x.shape), features.view(*x.shape[:2], -1)
 

@@ -97,6 +97,8 @@ def imitate(
     student = copy.deepcopy(policy, {id(encoder): encoder})
     if config.lora:
         adapted(student, config.lora, seed, fixed=encoder)
+        for weight in student.novel:
+            weight.requires_grad_()
     average = copy.deepcopy(student, {id(encoder): encoder})
     student.train()
     until = np.cumsum(weights / weights.sum())

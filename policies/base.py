@@ -79,6 +79,16 @@ class Overlap:
     weights: np.ndarray
 
 
+Overlaps = Sequence[Overlap]
+
+
+def as_batch(overlaps: Overlaps) -> tuple[Tensor, Tensor]:
+    """What is planned for B contexts, (B, 1, H, J), and its weights, (B, 1, H, 1)."""
+    actions = np.stack([overlap.actions for overlap in overlaps])[:, None]
+    weights = np.stack([overlap.weights for overlap in overlaps])[:, None, :, None]
+    return torch.from_numpy(actions), torch.from_numpy(weights)
+
+
 class Policy(nn.Module, ABC):
     """A policy that predicts action chunks from observations and an instruction."""
 
@@ -117,7 +127,7 @@ class Policy(nn.Module, ABC):
         del level
         return self.sample(context, actions.shape[1], noise)
 
-    def follow(self, context: Context, n: int, noise: Generators, overlap: Overlap) -> Chunks:
+    def follow(self, context: Context, n: int, noise: Generators, overlaps: Overlaps) -> Chunks:
         """Draws n chunks for each context that go on with what is under way.
 
         A policy that cannot be guided, as here, draws as always, and the chunks are blended.
@@ -126,13 +136,10 @@ class Policy(nn.Module, ABC):
             context: B observations.
             n: chunks for each.
             noise: one generator for each context.
-            overlap: the same for all contexts.
+            overlaps: one for each context.
         """
         chunks = self.sample(context, n, noise)
-        planned, weights = (
-            torch.as_tensor(part).to(chunks.actions)
-            for part in (overlap.actions, overlap.weights[:, None])
-        )
+        planned, weights = (part.to(chunks.actions) for part in as_batch(overlaps))
         return replace(chunks, actions=chunks.actions.lerp(planned, weights))
 
     def notes(self, context: Context) -> dict[str, Tensor]:
@@ -259,6 +266,14 @@ class TrainablePolicy(Policy):
     def fixed(self) -> nn.Module | None:
         """A part that stays as it was before the first step, whatever the policy learns later."""
         return None
+
+    @property
+    def novel(self) -> Sequence[nn.Parameter]:
+        """What a method added to the policy that it began with: adapters do not replace it."""
+        return ()
+
+    def begin_alike(self) -> None:
+        """Fresh adapters were put in: parts that follow others get theirs. Most have no such."""
 
     @abstractmethod
     def loss(self, batch: Batch, rng: np.random.Generator) -> tuple[Tensor, Info]:

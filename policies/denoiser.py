@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robolearn.policies.backbone import Senses
-from robolearn.policies.base import Batch, Chunks, Context, Generators, Info, Overlap
+from robolearn.policies.base import (
+    Batch,
+    Chunks,
+    Context,
+    Generators,
+    Info,
+    Overlaps,
+    as_batch,
+)
 from robolearn.policies.chunks import ChunkPolicy
 from robolearn.policies.configs import NoiseConfig
 from robolearn.policies.heads import HEADS, Prefix
@@ -38,7 +46,7 @@ class Guide:
 
     Attributes:
         towards: a clean chunk (B, 1, H, J).
-        weights: of its steps, 0..1, (H, 1).
+        weights: of its steps, 0..1, (B, 1, H, 1).
     """
 
     towards: Tensor
@@ -108,13 +116,12 @@ class DenoisingPolicy(ChunkPolicy):
         """Denoises n chunks of pure noise for each context; see `Policy`."""
         return self.finished(context, *self.denoise(self.first_noise(n, noise), 0, context.cache))
 
-    def follow(self, context: Context, n: int, noise: Generators, overlap: Overlap) -> Chunks:
+    def follow(self, context: Context, n: int, noise: Generators, overlaps: Overlaps) -> Chunks:
         """Guides the denoising towards what is under way; see `Policy` and `Guide`."""
         with torch.inference_mode(mode=False):  # in which no gradient is possible
-            actions = torch.as_tensor(overlap.actions, device=self.device)[None, None]
+            actions, weights = (part.to(self.device) for part in as_batch(overlaps))
             towards = self._learned(actions, context.agent_pos.clone())
-            weights = torch.as_tensor(overlap.weights, device=self.device)
-            weights = functional.pad(weights, (0, self.auxiliary))[:, None]
+            weights = functional.pad(weights, (0, 0, 0, self.auxiliary))
             prefix = tuple(part.clone() for part in context.cache)
             guide = Guide(towards.detach(), weights)
             clean, features = self.denoise(self.first_noise(n, noise), 0, prefix, guide)

@@ -30,10 +30,12 @@ class Normaliser(nn.Module):
             alike: bool (J,), of the J columns of chunks, those that have one scale for all steps of
                 a chunk: the largest.
         """
-        std = np.nanstd(values, 0)
+        columns = values.reshape(len(values), -1).T
+        found = np.array([_moments(column) for column in columns]).T
+        mean, std = found.reshape(2, *values.shape[1:])
         if alike is not None:
             std[:, alike] = std[:, alike].max(0)
-        self.mean.copy_(torch.from_numpy(np.nanmean(values, 0)))
+        self.mean.copy_(torch.from_numpy(mean))
         self.std.copy_(torch.from_numpy(np.where(std < 1e-4, 1.0, std)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,3 +45,12 @@ class Normaliser(nn.Module):
     def inverse(self, x: Tensor) -> Tensor:
         """Back to physical units."""
         return x * self.std + self.mean
+
+
+def _moments(values: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation of numbers (N,), without the NaNs among them.
+
+    In double precision: summed in single, a long column of equal numbers seems to vary.
+    """
+    known = values[~np.isnan(values)].astype(np.float64)
+    return float(known.mean()), float(known.std())

@@ -13,6 +13,7 @@ imitates everything, with a token that says good or bad; now and then it is told
 can be asked for at run time. The tokens begin as zeros: at first the policy is what it was.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from robolearn.policies.base import (
     Context,
     Generators,
     Info,
-    Overlap,
+    Overlaps,
     TrainablePolicy,
 )
 from robolearn.policies.critic import Critic
@@ -132,6 +133,11 @@ class RecapPolicy(DerivedPolicy):
         inner.head = Listening(inner.head, self.tokens[0], method.guidance)
         self.words = nn.Parameter(torch.zeros(3, self.tokens[1]))
 
+    @property
+    def novel(self) -> Sequence[nn.Parameter]:
+        """The words; see `TrainablePolicy`."""
+        return (self.words,)
+
     def kept(self, tokens: Tensor) -> Prefix:
         """See `DerivedPolicy`: of a policy that is asked for what is good."""
         asked = [GOOD] if self.method.guidance == 1.0 else [GOOD, NOTHING]
@@ -142,9 +148,9 @@ class RecapPolicy(DerivedPolicy):
         """See `Policy`."""
         return self.inner.sample(context, n, noise)
 
-    def follow(self, context: Context, n: int, noise: Generators, overlap: Overlap) -> Chunks:
+    def follow(self, context: Context, n: int, noise: Generators, overlaps: Overlaps) -> Chunks:
         """See `Policy`."""
-        return self.inner.follow(context, n, noise, overlap)
+        return self.inner.follow(context, n, noise, overlaps)
 
     def refine(self, context: Context, actions: Tensor, noise: Generators, level: float) -> Chunks:
         """See `Policy`."""

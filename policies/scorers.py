@@ -43,7 +43,8 @@ class RandomScorer:
         """See `Scorer`."""
         del context
         n = chunks.actions.shape[1]
-        return torch.from_numpy(np.stack([generator.random(n) for generator in noise]))
+        drawn = np.stack([generator.random(n) for generator in noise])
+        return torch.from_numpy(drawn).to(chunks.actions.device)
 
 
 class MedoidScorer:

@@ -71,7 +71,7 @@ class Examples:
         goal, subgoal = now + steps, now + np.minimum(steps, self._world.hashing.near)
         back = kinds == "reversed"
         now, subgoal = np.where(back, subgoal, now), np.where(back, now, subgoal)
-        stranger = self._elsewhere(rng, now)
+        stranger = self._elsewhere(rng, now, np.flatnonzero(self._held == held))
         subgoal = np.where(kinds == "elsewhere", stranger, subgoal)
         goal = np.where(kinds == "other goal", stranger, goal)
         latents = self._spoilt(kinds, self._latents(subgoal), self._latents(stranger), rng)
@@ -95,11 +95,22 @@ class Examples:
         ).values()
         return between(drawn, torch.where(taken, others, latents), left.float())
 
-    def _elsewhere(self, rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
-        """Random frames of other episodes than these are of, int (B,)."""
+    def _elsewhere(
+        self, rng: np.random.Generator, frames: np.ndarray, among: np.ndarray
+    ) -> np.ndarray:
+        """Random frames of other episodes than these are of, int (B,).
+
+        Args:
+            rng: the source of all randomness.
+            frames: int (B,).
+            among: frames in their order, of whole episodes; one episode has no other beside it.
+        """
         length = self._length[frames]
-        drawn = rng.integers(len(self._length) - length)
-        return np.where(drawn < self._start[frames], drawn, drawn + length)
+        if length.max() == len(among):
+            among = np.arange(len(self._length))
+        begin = np.searchsorted(among, self._start[frames])
+        drawn = rng.integers(len(among) - length)
+        return among[np.where(drawn < begin, drawn, drawn + length)]
 
     def _latents(self, frames: np.ndarray) -> Tensor:
         """Latents (B, N, C) of frames, as the world model imagines them."""

@@ -126,6 +126,17 @@ class ValuedPolicy(ModePolicy):
         """
 
     @torch.no_grad()
+    def begin_alike(self) -> None:
+        """The slow copy's adapters are those of what it follows; see `TrainablePolicy`.
+
+        Else it would average factors that have nothing to do with each other.
+        """
+        behind = dict(self.slow.named_parameters())
+        for name, weight in self.judge.named_parameters():
+            if weight.requires_grad:
+                behind[name].copy_(weight)
+
+    @torch.no_grad()
     def _follow(self) -> None:
         """The slow copy takes over a little of what has been learned since the last step."""
         behind = dict(self.slow.named_parameters())

@@ -143,6 +143,8 @@ class PolicyAgent:
 
     def reset(self, slot: int, seed: int, instruction: str) -> None:
         """Begins an episode: forgets the queue, reseeds the noise."""
+        if slot in self._slots:
+            self._slots[slot].arrival.end()
         self._slots[slot] = _Slot(seed, instruction, self._plan(), self._arrival())
 
     def latency(self, slot: int) -> list[float]:
@@ -188,7 +190,7 @@ class PolicyAgent:
         if overlap is None:
             chunks = self.policy.sample(context, candidates, noise)
         else:
-            chunks = self.policy.follow(context, candidates, noise, overlap)
+            chunks = self.policy.follow(context, candidates, noise, [overlap])
         best = 0
         if self.scorer is not None:
             best = int(self.scorer.score(context, chunks, [slot.noise("scorer")])[0].argmax())

@@ -39,6 +39,9 @@ class Arrival(Protocol):
     def take(self) -> np.ndarray | None:
         """The chunk, once, when it is there; asked once each control step."""
 
+    def end(self) -> None:
+        """The episode is over: nothing goes on that could disturb the next one's decisions."""
+
 
 class Later:
     """The chunk is there a fixed number of control steps after the observation.
@@ -70,6 +73,9 @@ class Later:
             return None
         chunk, self._chunk = self._chunk, None
         return chunk
+
+    def end(self) -> None:
+        """See `Arrival`."""
 
 
 class InBackground:
@@ -118,3 +124,7 @@ class InBackground:
             return None
         done, self._running = self._running, None
         return done.result()
+
+    def end(self) -> None:
+        """Waits for a decision that nobody wants any more: policies keep what they sample with."""
+        self._worker.shutdown(cancel_futures=True)

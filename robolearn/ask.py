@@ -57,10 +57,10 @@ class Ask:
     overlap: Overlap | None = None
 
     @property
-    def kind(self) -> tuple[int, float, int]:
-        """What is the same of those that are answered together; who has an overlap is alone."""
+    def kind(self) -> tuple[int, float, bool]:
+        """What has to be the same of those that are answered together."""
         level = -1.0 if self.refine is None else self.level
-        return self.candidates, level, 0 if self.overlap is None else id(self.overlap)
+        return self.candidates, level, self.overlap is not None
 
 
 def request_of(message: Mapping[str, Any], policy: Policy) -> Ask:

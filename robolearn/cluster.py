@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 STORE: Final = 80 * 2**20  # bytes that a node of `nodes_here` has for objects; Ray takes no less
 LOCAL: Final = "local"  # instead of an address: a cluster of this machine alone, for this process
 # Variables that decide on what an episode looks like or where its parts are.
-CARRIED: Final = ("MUJOCO_GL", "ROBOLEARN_FOREIGN", "ROBOLEARN_TOKEN")
+CARRIED: Final = ("MUJOCO_GL", "ROBOLEARN_FOREIGN", "ROBOLEARN_MODELS", "ROBOLEARN_TOKEN")
 # Ray hides the GPU from tasks that ask for no part of it; ours share it, as processes here do.
 SHARED_GPU: Final = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 

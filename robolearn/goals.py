@@ -194,6 +194,11 @@ def _named(entry: str, cameras: Mapping[str, tuple[int, int]]) -> tuple[str, str
     return (name, file) if equals else (next(iter(cameras)) if len(cameras) == 1 else "", entry)
 
 
+def picture_file(entry: str) -> Path:
+    """The file of an entry of `--goal`, with or without its camera."""
+    return Path(_named(entry, {})[1])
+
+
 def _read(file: Path, size: tuple[int, int]) -> np.ndarray:
     import cv2
 

@@ -6,8 +6,10 @@ and besides:
 
     rounds/2/critic             what judged the policy of round 2, if the method has a critic
     critic                      the newest one, for `--scorer critic`
+    unit.json                   steps of a mean demonstration when the run began
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -23,7 +25,7 @@ from robolearn.corrector import corrected
 from robolearn.dataset import EpisodeDataset
 from robolearn.evaluate import evaluated
 from robolearn.experience import Experience
-from robolearn.files import AtomicFolder, check_writable, copy_folder
+from robolearn.files import AtomicFolder, check_writable, copy_folder, write_atomic
 from robolearn.improve_report import COLUMNS, write_improve_report
 from robolearn.learn_options import ImproveConfig
 from robolearn.options import WORKERS, AgentOptions, EvalConfig, worker_options
@@ -38,6 +40,7 @@ from robolearn.stats import wilson
 from robolearn.workers import Job, one_thread
 
 SETTINGS: Final = "improve.json"
+UNIT: Final = "unit.json"
 PAGE: Final = "report.html"
 # Options that change nothing of what the rounds leave.
 FREE: Final = ("out", "rounds", *WORKERS, "candidates", "evaluate", "videos")
@@ -71,9 +74,17 @@ class Improvement(Rounds):
         lengths = self.given[0].episodes.length[self.given[0].episodes.success]
         if not len(lengths):
             raise ValueError(f"{config.data} holds no episode that succeeded; give --data FOLDER")
-        self.reward = Reward(float(lengths.mean()), config.patience)
         self._check_policy()
         check_same(config, config.out, SETTINGS, FREE)  # last: a mistake leaves nothing behind
+        self.reward = Reward(self._unit(float(lengths.mean())), config.patience)
+
+    def _unit(self, mean_length: float) -> float:
+        """The mean length of demonstrations when the run began, in which its critics count."""
+        file = self.config.out / UNIT
+        if file.exists():
+            return float(json.loads(file.read_text()))
+        write_atomic(file, json.dumps(mean_length).encode())
+        return mean_length
 
     def _check_policy(self) -> None:
         """Refuses recordings that the base cannot look at, and more judged steps than it proposes.

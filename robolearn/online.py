@@ -126,7 +126,10 @@ def decisions_of(episodes: list[Episode], explorer: Explorer, horizon: int) -> D
 
 
 def reward_of(episode: Episode, horizon: int) -> np.ndarray:
-    """What each decision of an episode was paid: progress, success, and its cost."""
+    """What each decision of an episode was paid: progress, success, and its cost.
+
+    An episode does not tell how far the task was at its start, so its first step gains nothing.
+    """
     gained = np.diff(episode.progress, prepend=episode.progress[:1])
     steps = gained + SUCCESS * episode.success
     return np.add.reduceat(steps, np.arange(0, len(steps), horizon)) - COST

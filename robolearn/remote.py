@@ -24,7 +24,7 @@ import torch
 
 from robolearn.ask import GOAL_KEY
 from robolearn.connection import Connection, RemoteError
-from robolearn.policies.base import Batch, Chunks, Context, Generators, Overlap, Policy
+from robolearn.policies.base import Batch, Chunks, Context, Generators, Overlaps, Policy
 from robolearn.sources import Source
 from robolearn.wire import noise_to
 
@@ -147,19 +147,18 @@ class RemotePolicy(Policy):
         ]
         return _noted(context, drawn)
 
-    def follow(self, context: Context, n: int, noise: Generators, overlap: Overlap) -> Chunks:
+    def follow(self, context: Context, n: int, noise: Generators, overlaps: Overlaps) -> Chunks:
         """Has our server guide n chunks; those of another's, or an older one, are blended here.
 
         Raises:
             RemoteError: see `Connection.ask`.
         """
         assert isinstance(context, RemoteContext)
-        if not self._connection.greeting.get("follows", False):
-            return super().follow(context, n, noise, overlap)
-        told = {"actions": overlap.actions, "weights": overlap.weights}
+        if not (self._dialect.is_ours and self._connection.greeting.get("follows", False)):
+            return super().follow(context, n, noise, overlaps)
         drawn = [
-            self._asked(message | {"candidates": n, "overlap": told}, generator)
-            for message, generator in zip(context.messages, noise, strict=True)
+            self._asked(message | {"candidates": n, "overlap": vars(overlap)}, generator)
+            for message, overlap, generator in zip(context.messages, overlaps, noise, strict=True)
         ]
         return _noted(context, drawn)
 

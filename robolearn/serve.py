@@ -100,10 +100,10 @@ class PolicyServer:
             GOAL_KEY: pictures,
         }
         ask = request_of(nothing, policy)
-        self._infer([ask] * self.config.batch, candidates)
         planned = np.zeros((policy.horizon, policy.joints), np.float32)
         overlap = Overlap(planned, np.ones(policy.horizon, np.float32))
-        self._infer([replace(ask, overlap=overlap)], candidates)
+        for asked in (ask, replace(ask, overlap=overlap)):
+            self._infer([asked] * self.config.batch, candidates)
 
     async def run(self, ready: "asyncio.Future[int] | None" = None) -> None:
         """Serves until it is cancelled.
@@ -224,8 +224,9 @@ class PolicyServer:
         if shown:
             tried = torch.from_numpy(np.stack(shown)).to(context.agent_pos)
             return self._policy.refine(context, tried, noise, asks[0].level)
-        if asks[0].overlap is not None:
-            return self._policy.follow(context, n, noise, asks[0].overlap)
+        under_way = [ask.overlap for ask in asks if ask.overlap is not None]
+        if under_way:
+            return self._policy.follow(context, n, noise, under_way)
         return self._policy.sample(context, n, noise)
 
 

@@ -18,7 +18,9 @@ Learning = dict[str, nn.Parameter]  # by name
 def _adapters(
     policy: TrainablePolicy, rank: int, seed: int, kinds: tuple[type[nn.Module], ...]
 ) -> Learning:
-    return adapted(policy, rank, seed, policy.fixed, kinds)
+    learning = adapted(policy, rank, seed, policy.fixed, kinds)
+    policy.begin_alike()
+    return learning
 
 
 def _everything(policy: TrainablePolicy, rank: int, seed: int) -> Learning:

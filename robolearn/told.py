@@ -16,7 +16,7 @@ import gymnasium
 from robolearn import checkpoint
 from robolearn.checkpoint import CheckpointError
 from robolearn.contract import Info
-from robolearn.goals import IMAGINED, WORDS, Goal, Maker
+from robolearn.goals import IMAGINED, WORDS, Goal, Maker, picture_file
 from robolearn.policies.base import as_tensors
 from robolearn.policies.goal_writer import GoalWriter
 from robolearn.policies.latents import latents_of
@@ -89,7 +89,9 @@ def maker_of(
 
 
 def goal_fingerprints(goal: Sequence[str], data: Path | None, source: Source) -> list[str]:
-    """Of the pictures, the recording or the goal-writer that a goal names, all that can change.
+    """Of the pictures, the recording or the goal-writer that a goal names.
+
+    A recording is known by how many episodes of which lengths it holds and by their statistics.
 
     Args:
         goal: see `robolearn.goals`.
@@ -100,8 +102,8 @@ def goal_fingerprints(goal: Sequence[str], data: Path | None, source: Source) ->
         return []
     if IMAGINED in goal[:1]:
         return [checkpoint.fingerprint(_writer(goal[1:], source))]
-    files = [Path(entry.rpartition("=")[2]) for entry in goal]
-    files += [data / "meta" / "info.json"] if data else []  # counts its episodes and frames
+    files = [picture_file(entry) for entry in goal]
+    files += sorted((data / "meta").rglob("*.parquet")) if data else []
     return [sha256(file.read_bytes()).hexdigest() for file in files if file.is_file()]
 
 

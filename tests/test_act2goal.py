@@ -228,7 +228,7 @@ def test_chunks_under_way_are_followed_and_refined():
     context = acting.encode(seen, [""])
     actions = acting.sample(context, 1, noise(1)).actions.detach()
     overlap = Overlap(actions[0, 0].numpy() + 0.1, np.array([1.0, 1.0, 0.0, 0.0], np.float32))
-    followed = acting.follow(context, 1, noise(1), overlap).actions
+    followed = acting.follow(context, 1, noise(1), [overlap]).actions
     assert followed.shape == actions.shape
     assert (followed - actions)[0, 0, :2].mean() > 0.0
     refined = acting.refine(context, actions, noise(1), 0.5)

@@ -143,7 +143,7 @@ def test_a_folder_does_not_mix_versions(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_policies, "measure", lambda *args: {})
     config = BenchPoliciesConfig(out=tmp_path, policies=("flow",))
     assert dict(bench_policies.compared(config)) == {"flow": {}}
-    monkeypatch.setattr(bench_policies, "versions", lambda: {"torch": "9.9"})
+    monkeypatch.setattr("robolearn.results.versions", lambda: {"torch": "9.9"})
     with pytest.raises(ValueError, match=r"torch .* not 9.9"):
         dict(bench_policies.compared(config))
 

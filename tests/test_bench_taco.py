@@ -177,6 +177,6 @@ def test_what_is_cut_off_between_two_tasks_shows_in_its_page_alone(small, monkey
     )
     with pytest.raises(KeyboardInterrupt):
         bench_taco.bench(small)
-    assert pages == [small.out / "taco.json"]
+    assert pages == [small.out / "taco-so-far.json"]
     assert pages[0].is_file()
     assert not small.results.exists()

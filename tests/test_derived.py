@@ -134,6 +134,16 @@ def test_guidance_goes_from_nothing_to_good_and_beyond():
     assert not torch.allclose(acting(1.0, words=BAD), acting(1.0))
 
 
+def test_words_are_learned_beside_adapters(experience):
+    known, policy = experience
+    told, starts = RecapPolicy.made_of(policy, SETTINGS["recap"]), known.replay.starts
+    actor = replace(ACTOR, steps=3, lora=2, ema=0.0)
+    good = {"good": np.arange(len(starts)) % 2 == 0}
+    after, _ = imitate(told, known, starts, np.ones(len(starts)), actor, seed=0, told=good)
+    assert not told.words.any()
+    assert after.words[[BAD, GOOD]].abs().amin(1).all()
+
+
 def test_the_word_is_left_out_as_often_as_stated():
     policy = RecapPolicy.made_of(toy.tiny_policy(), replace(SETTINGS["recap"], dropped=0.2))
     good = torch.arange(20_000) % 2 == 0

@@ -45,7 +45,8 @@ INSTEAD = {
     "robolearn envs --gallery docs": "robolearn envs --gallery $FOLDER/gallery "
     "--only robolearn/Reach-v0",
     # A window, a person at the keyboard, and what takes long.
-    "robolearn record --out data/mine --env robolearn/Stack-v0 --teleop keyboard --viewer": "true",
+    "robolearn record --out data/mine --env robolearn/Stack-v0 --teleop keyboard --viewer "
+    "--episodes 20": "true",
     "robolearn bench --parts experts tasks": "true",
     "robolearn bench --parts peers": "true",
     "robolearn bench --parts soak": "true",

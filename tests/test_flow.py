@@ -152,6 +152,14 @@ def test_a_normaliser_only_shifts_what_never_moves():
     torch.testing.assert_close(normaliser.inverse(normaliser(x)), x)
 
 
+def test_many_equal_numbers_do_not_seem_to_move():
+    """Summed one after the other in single precision they would, by the errors of the sum."""
+    normaliser = Normaliser((2,))
+    normaliser.fit(np.full((200_000, 2), 0.3, np.float32))
+    assert normaliser.std.tolist() == [1, 1]
+    torch.testing.assert_close(normaliser.mean, torch.full((2,), 0.3), atol=1e-7, rtol=0)
+
+
 def tokens(policy, text):
     with torch.inference_mode():
         return policy.encode(toy.observations(1), [text]).tokens[0]

@@ -10,6 +10,7 @@ import torch
 import toy
 
 from robolearn import checkpoint, cli
+from robolearn import evaluate as evaluation
 from robolearn.checkpoint import CheckpointError, load_policy
 from robolearn.dataset import EpisodeDataset
 from robolearn.episodes import DatasetError, EpisodeWriter
@@ -229,16 +230,26 @@ def test_it_is_fitted_and_the_policy_is_told_its_goals(run, fitted, tmp_path):
 
 
 def test_another_goal_is_another_evaluation(run, fitted, toy_run, toy_data, tmp_path):
-    source, picture = source_of(run), tmp_path / "goal.png"
+    source = source_of(run)
     assert goal_fingerprints(("imagined",), None, source) == [checkpoint.fingerprint(fitted)]
     assert goal_fingerprints(("imagined",), None, source_of(toy_run)) == []  # is shown no goal
     assert goal_fingerprints(("demonstration",), None, source) == []  # the episode's own
-    assert len(goal_fingerprints(("words",), toy_data, source)) == 1
+    recording = tmp_path / "recording"
+    shutil.copytree(toy_data, recording)
+    config = eval_config(run, tmp_path, goal=("words",), goal_data=recording)
+    known = evaluation._about(config, source)
+    next((recording / "meta" / "episodes").rglob("*.parquet")).write_bytes(b"recorded anew")
+    assert evaluation._about(config, source) != known
+
+
+@pytest.mark.parametrize(("entry", "name"), [("top={}", "rate=0.1.png"), ("{}", "goal.png")])
+def test_another_picture_is_another_evaluation(run, tmp_path, entry, name):
+    picture = tmp_path / name
+    config = eval_config(run, tmp_path, goal=(entry.format(picture),))
     picture.write_bytes(b"one")
-    before = goal_fingerprints((f"top={picture}",), None, source)
+    known = evaluation._about(config, source_of(run))
     picture.write_bytes(b"two")
-    assert len(before) == 1
-    assert goal_fingerprints((str(picture),), None, source) != before
+    assert evaluation._about(config, source_of(run)) != known
 
 
 def test_a_writer_is_for_one_very_policy(run, fitted, tmp_path):

@@ -14,6 +14,7 @@ from cutting import cut_off_at
 
 from robolearn import checkpoint, fit
 from robolearn.dataset import EpisodeDataset
+from robolearn.episodes import EpisodeWriter
 from robolearn.experience import Experience
 from robolearn.improve import Improvement, improve
 from robolearn.improve_report import write_improve_report
@@ -238,6 +239,17 @@ def test_the_best_of_several_chunks_is_worth_more_than_any():
         values[backup] = known.wrong(critic, known.exact(0.999))
     assert values["best"] < 0.1  # of 8 chunks one is mostly the best there is
     assert values["policy"] > 2 * values["best"]
+
+
+def test_the_unit_of_reward_stays_when_demonstrations_are_added(base, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(base.parent / "data", data)
+    settings = config(base, tmp_path / "out", data=data)
+    before = Improvement(settings).reward
+    with EpisodeWriter(data, arm=toy.TOY_ARM, fps=20, cameras=toy.CAMERAS) as writer:
+        writer.append(toy.example(length=90))
+    assert Improvement(settings).reward == before
+    assert Improvement(replace(settings, out=tmp_path / "other")).reward != before
 
 
 def test_a_judge_without_an_opinion_is_behaviour_cloning_bitwise(base):

@@ -10,6 +10,7 @@ from torch import nn
 from robolearn.policies.lora import adapted as everything
 from robolearn.policies.lora import inject, linear_layers, merge
 from robolearn.seeding import stream
+from robolearn.student import LEARNING
 
 
 def policy():
@@ -87,6 +88,16 @@ def test_convolutions_that_learn_are_adapted_and_the_autoencoder_is_not():
     assert not torch.allclose(acts(merged), acts(policy()))
     torch.testing.assert_close(acts(merged), acts(acting), atol=1e-5, rtol=1e-5)
     assert merged.state_dict().keys() == policy().state_dict().keys()
+
+
+@pytest.mark.parametrize("kind", ["hiql", "saw"])
+def test_a_slow_copy_begins_with_the_adapters_of_what_it_follows(kind):
+    acting = toy.tiny_policy(config=toy.TINY_MODES[kind])
+    LEARNING["lora"](acting, 2, 0)
+    slow = dict(acting.slow.named_parameters())
+    first = {name: p for name, p in acting.judge.named_parameters() if "lora_A" in name}
+    assert first
+    assert all(torch.equal(slow[name], weight) for name, weight in first.items())
 
 
 def test_linear_layers_alone():

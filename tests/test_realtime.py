@@ -46,8 +46,8 @@ class Following(Scripted):
         super().__init__()
         self.told = []
 
-    def follow(self, context, n, noise, overlap):
-        self.told.append(overlap)
+    def follow(self, context, n, noise, overlaps):
+        self.told += overlaps
         return self.sample(context, n, noise)
 
 
@@ -121,7 +121,7 @@ def draw(policy, overlap=None, n=2):
         context = policy.encode(seen, ["go to the red dot"])
         if overlap is None:
             return policy.sample(context, n, noise)
-        return policy.follow(context, n, noise, overlap)
+        return policy.follow(context, n, noise, [overlap])
 
 
 @KINDS
@@ -165,7 +165,7 @@ def test_chunks_of_other_policies_are_blended():
     )
     policy = Unguided()
     context = policy.encode({"agent_pos": torch.zeros(1, JOINTS)}, ["go"])
-    chunks = policy.follow(context, 2, [stream(0, "policy")], overlap)
+    chunks = policy.follow(context, 2, [stream(0, "policy")], [overlap])
     for chunk in chunks.actions[0]:
         np.testing.assert_allclose(chunk[:, 0], overlap.weights)
 
@@ -210,6 +210,17 @@ def test_a_thread_keeps_what_it_was_shown():
     seen["agent_pos"][:] = 7
     let_finish(policy, agent)
     assert policy.encoded[1][0]["agent_pos"].unique().tolist() == [1]
+
+
+def test_a_new_episode_waits_for_the_decision_that_nobody_wants_any_more():
+    policy = Slow()
+    agent = acting(policy, replan_every=1, background=True, guided=False)
+    first_joint(agent, 2)
+    left = agent._slots[0].arrival._running
+    assert not left.done()
+    threading.Timer(0.2, policy.may_go_on.set).start()
+    agent.reset(0, 2, "go")
+    assert left.done()
 
 
 def test_what_goes_wrong_in_the_thread_is_told():

@@ -21,6 +21,7 @@ from websockets.sync.client import connect
 from websockets.sync.server import serve
 
 from robolearn import wire
+from robolearn.ask import request_of
 from robolearn.evaluate import evaluate
 from robolearn.options import TOKEN, EvalConfig, ServeConfig
 from robolearn.policies.base import Overlap, as_tensors
@@ -197,7 +198,7 @@ class TestOurClient:
                 seen = as_tensors(an_observation(), "cpu")
                 context = policy.encode(seen, [toy.INSTRUCTIONS[0]])
                 plain = policy.sample(context, 3, [stream(0, "x")])
-                found = policy.follow(context, 3, [stream(0, "x")], overlap)
+                found = policy.follow(context, 3, [stream(0, "x")], [overlap])
             assert not torch.allclose(found.actions, plain.actions)
             return found
 
@@ -210,6 +211,21 @@ class TestOurClient:
         blended = followed(older).actions
         assert (blended[0, :, :2] == 0.4).all()
         assert not torch.equal(blended, here.actions)
+
+    def test_each_of_those_answered_together_follows_its_own_plan(self, toy_run):
+        server = PolicyServer(ServeConfig(policy=str(toy_run)))
+
+        def ask(planned):
+            overlap = {"actions": np.full((4, 3), planned), "weights": np.ones(4)}
+            message = a_message(overlap=overlap, noise=wire.noise_to(stream(0, "x")))
+            return request_of(message, server._policy)
+
+        assert ask(0.5).kind == ask(-0.5).kind
+        together = server._infer([ask(0.5), ask(-0.5)], 1)
+        alone = [server._infer([ask(planned)], 1)[0] for planned in (0.5, -0.5)]
+        for one, other in zip(together, alone, strict=True):
+            np.testing.assert_allclose(one["actions"], other["actions"], atol=1e-4)
+        assert together[0]["actions"].mean() > together[1]["actions"].mean() + 0.1
 
     def test_every_scorer_chooses_there_as_here(self, toy_run, server, tmp_path):
         options = {"env": toy.ENV_ID, "episodes": 2, "videos": 0, "workers": 0, "replan_every": 2}

@@ -95,6 +95,16 @@ def test_a_batch_of_observations_is_what_each_is_alone():
     torch.testing.assert_close(both.actions[:1], alone.actions)
 
 
+def test_plans_of_a_batch_go_on_with_what_each_has_under_way():
+    acting, weights = policy(), np.ones(HORIZON, np.float32)
+    overlaps = [
+        Overlap(np.full((HORIZON, JOINTS), planned, np.float32), weights) for planned in (-9.0, 9.0)
+    ]
+    followed = acting.follow(acting.encode(observations(2), ["", ""]), 3, noise(2), overlaps)
+    assert followed.actions.shape == (2, 3, HORIZON, JOINTS)
+    assert (followed.actions[0] < followed.actions[1]).float().mean() > 0.9
+
+
 def test_a_plan_leads_where_the_world_model_imagines():
     """That of the first candidate is what the strips show."""
     acting, seen = policy(), observations(1)
@@ -111,7 +121,7 @@ def test_plans_go_on_with_what_is_under_way_and_are_said_not_to_be_found():
     overlap = Overlap(np.full((HORIZON, JOINTS), 9.0, np.float32), np.ones(HORIZON, np.float32))
     context = acting.encode(seen, [""])
     free = acting.sample(context, 3, noise(1))
-    followed = acting.follow(context, 3, noise(1), overlap)
+    followed = acting.follow(context, 3, noise(1), [overlap])
     assert (followed.actions > free.actions.detach()).float().mean() > 0.9
     assert torch.equal(followed.plans, free.plans)
     acting.backbone.distance.steps = lambda now, goal: torch.full((len(now),), 1e6)
@@ -183,6 +193,16 @@ def test_examples_are_what_they_are_called(moving):
             assert (subgoal < now).all()
         if kind == PROGRESS:
             assert (np.minimum(goal - now, acting.horizon) == subgoal - now).all()
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_strangers_too_are_of_episodes_that_are_held_out_or_not(moving, held):
+    examples, shown = Examples(*moving), []
+    latents = examples._latents
+    examples._latents = lambda frames: shown.append(frames) or latents(frames)
+    examples.draw(np.full(60, "patched"), stream(0, "draw"), held=held)
+    assert len(shown) == 2  # the subgoals, and the strangers
+    assert all((examples._held[frames] == held).all() for frames in shown)
 
 
 def test_subgoals_are_spoilt_as_they_are_called(moving):

@@ -35,6 +35,7 @@ from robolearn.results import claim, save_result
 
 SETTINGS: Final = "bench-taco.json"
 NAME: Final = "taco"
+SO_FAR: Final = "taco-so-far"
 PAGE: Final = "report.html"
 # Options that change nothing of what lies in `out`.
 FREE: Final = (
@@ -128,8 +129,8 @@ def _show(config: BenchTacoConfig, figures: Row) -> None:
     """Writes what is known so far as a page."""
     from robolearn.bench.taco_report import write_taco_report
 
-    save_result(config.out, NAME, config, figures)
-    write_taco_report(config.out / f"{NAME}.json", config.out / PAGE)
+    save_result(config.out, SO_FAR, config, figures)
+    write_taco_report(config.out / f"{SO_FAR}.json", config.out / PAGE)
 
 
 def _folder(config: BenchTacoConfig, sort: Sort, task: str) -> Path:
