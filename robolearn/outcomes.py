@@ -41,6 +41,11 @@ def row_of(episode: Episode) -> Row:
     }
 
 
+def kept(row: Row) -> EpisodeResult:
+    """What a result keeps of a row, without what is only summarised over all episodes."""
+    return cast(EpisodeResult, {key: row[key] for key in EpisodeResult.__annotations__})
+
+
 def summarise(
     config: EvalConfig, rows: Sequence[Row], seconds: float, trained: float | None = None
 ) -> Result:
@@ -55,8 +60,7 @@ def summarise(
     successes = sum(row["success"] for row in rows)
     low, high = wilson(successes, len(rows))
     latency = [x for row in rows for x in row["latencies_ms"]] or [0.0]  # a script takes no time
-    kept = EpisodeResult.__annotations__
-    episodes = [cast(EpisodeResult, {key: row[key] for key in kept}) for row in rows]
+    episodes = [kept(row) for row in rows]
     return {
         "format": FORMAT,
         "env_id": config.env,

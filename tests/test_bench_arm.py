@@ -11,6 +11,7 @@ from robolearn.bench.arm import BenchArmConfig, bench, quantile
 from robolearn.hardware import fault_trial
 from robolearn.hardware.channel import LATENESS_EDGES
 from robolearn.hardware.safety_types import Fault
+from robolearn.results import EpisodeResult
 
 pytestmark = pytest.mark.realtime
 SUMMARY = {
@@ -75,7 +76,9 @@ def test_two_worlds_play_the_same_seeds(config, demo_folder):
     options = {**config, "episodes": 2, "seed": 3, "policy": demo_folder / "runs/demo"}
     figures = bench(BenchArmConfig(parts=("worlds",), **options))
     assert figures["n"] == 2
-    assert [episode["seed"] for episode in figures["twin_episodes"]] == [3, 4]
+    played = figures["twin_episodes"]
+    assert [episode["seed"] for episode in played] == [3, 4]
+    assert all(episode.keys() == EpisodeResult.__annotations__.keys() for episode in played)
     for world in ("simulation", "twin"):
         low, high = figures[f"success_{world}_low"], figures[f"success_{world}_high"]
         assert 0.0 <= low <= figures[f"success_{world}"] <= high <= 1.0

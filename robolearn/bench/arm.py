@@ -203,6 +203,7 @@ def quantile(counts: np.ndarray, share: float) -> float | None:
 def measure_worlds(config: BenchArmConfig) -> dict[str, Any]:
     """The same seeds in the simulated task, and on the twin as if it were the arm."""
     from robolearn.bench.pairs import beside
+    from robolearn.outcomes import kept
 
     simulated = _simulated(config)
     punctuality: dict[str, Any] = {}
@@ -217,7 +218,7 @@ def measure_worlds(config: BenchArmConfig) -> dict[str, Any]:
         "mcnemar_p": pairs["p_value"],
         "only_simulation": pairs["lost"],
         "only_twin": pairs["gained"],
-        "twin_episodes": episodes,
+        "twin_episodes": [kept(e | {"agent_instruction": e["instruction"]}) for e in episodes],
         "twin_timing": punctuality,
     }
 
