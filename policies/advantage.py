@@ -24,7 +24,7 @@ from torch import Tensor
 from robolearn.policies.base import Info, TrainablePolicy, as_tensors
 from robolearn.policies.fitting import in_bf16, minimise
 from robolearn.policies.improver_configs import ActorConfig, AdvantageConfig
-from robolearn.policies.lora import adapted, merge
+from robolearn.policies.lora import adapted_policy, merge
 from robolearn.seeding import stream
 
 if TYPE_CHECKING:
@@ -96,9 +96,7 @@ def imitate(
     encoder = policy.encoder().requires_grad_(requires_grad=False)
     student = copy.deepcopy(policy, {id(encoder): encoder})
     if config.lora:
-        adapted(student, config.lora, seed, fixed=encoder)
-        for weight in student.novel:
-            weight.requires_grad_()
+        adapted_policy(student, config.lora, seed, fixed=encoder)
     average = copy.deepcopy(student, {id(encoder): encoder})
     student.train()
     until = np.cumsum(weights / weights.sum())

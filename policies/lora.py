@@ -9,9 +9,13 @@ the same kernel with r channels, and B one of 1 x 1.
 
 import re
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from robolearn.policies.base import TrainablePolicy
 
 
 def linear_layers(module: nn.Module) -> list[str]:
@@ -65,6 +69,21 @@ def adapted(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return inject(module, rank, layers)
+
+
+def adapted_policy(
+    policy: "TrainablePolicy",
+    rank: int,
+    seed: int,
+    fixed: nn.Module | None = None,
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv2d),
+) -> dict[str, nn.Parameter]:
+    """The same in a policy: what is novel in it learns, too, and what follows begins alike."""
+    adapted(policy, rank, seed, fixed, kinds)
+    for weight in policy.novel:
+        weight.requires_grad_()
+    policy.begin_alike()
+    return {name: p for name, p in policy.named_parameters() if p.requires_grad}
 
 
 def merge(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from robolearn.checkpoint import load_tensors
 from robolearn.policies.base import TrainablePolicy
-from robolearn.policies.lora import adapted
+from robolearn.policies.lora import adapted_policy
 
 Learning = dict[str, nn.Parameter]  # by name
 
@@ -18,9 +18,7 @@ Learning = dict[str, nn.Parameter]  # by name
 def _adapters(
     policy: TrainablePolicy, rank: int, seed: int, kinds: tuple[type[nn.Module], ...]
 ) -> Learning:
-    learning = adapted(policy, rank, seed, policy.fixed, kinds)
-    policy.begin_alike()
-    return learning
+    return adapted_policy(policy, rank, seed, policy.fixed, kinds)
 
 
 def _everything(policy: TrainablePolicy, rank: int, seed: int) -> Learning:
